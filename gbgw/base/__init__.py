@@ -1,0 +1,1 @@
+"""The vocabulary every other layer speaks; imports nothing of gbgw outside itself."""

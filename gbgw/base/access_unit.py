@@ -1,0 +1,54 @@
+"""The access unit: the one thing that flows from a camera to every viewer.
+
+The class lives in `gbgw._ps`, which makes most of them; everything else names this Protocol.
+"""
+
+from typing import Protocol
+
+from gbgw.base.codec import Codec
+
+
+class AccessUnit(Protocol):
+    """One picture, or one piece of sound. Immutable; its bytes are owned by it and shared by everybody downstream.
+
+    The bytes are read by the buffer protocol (`memoryview(unit)`, `bytes(unit)`, `av.Packet(unit)`) and are
+      - H.264, H.265: Annex B with start codes, one whole picture, parameter sets in place where the camera sent them;
+      - G.711: samples, one byte each;
+      - AAC: ADTS frames as they leave `_ps`; one raw frame (no ADTS header) once past `media.timeline`.
+    """
+
+    @property
+    def codec(self) -> Codec: ...
+    @property
+    def track_id(self) -> int:
+        """PES stream_id it came from (0xE0.., 0xC0..); units of one track_id form one track."""
+
+    @property
+    def pts(self) -> int | None:
+        """Presentation time, 90 kHz ticks, unwrapped; None only between `_ps` and `media.timeline`."""
+
+    @property
+    def dts(self) -> int | None:
+        """Decoding time, 90 kHz ticks, unwrapped; None where the camera sent none and `media.timeline` has not yet derived it."""
+
+    @property
+    def is_keyframe(self) -> bool:
+        """True for a random access point (IDR; for H.265 any IRAP), and for all audio."""
+
+    @property
+    def parameter_sets(self) -> tuple[bytes, ...]:
+        """NAL units without start codes, in stream order, of the VPS, SPS and PPS found in this unit; empty for audio."""
+
+    @property
+    def discontinuity(self) -> bool:
+        """True when units before this one were lost or dropped."""
+
+    @property
+    def arrived(self) -> float:
+        """Loop seconds at which its last byte arrived."""
+
+    def __len__(self) -> int: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+    def with_times(self, pts: int, dts: int) -> "AccessUnit":
+        """Return a unit with other times that shares this one's bytes."""

@@ -1,0 +1,50 @@
+"""Every ceiling of the program, each with its reason. Nothing grows without a line here."""
+
+from typing import Final
+
+# Media in
+ACCESS_UNIT_BYTES: Final = 8 << 20  # a whole second of a 64 Mbit/s stream; one picture is far less
+REORDER_PACKETS: Final = 512  # half a second of a 10 Mbit/s stream
+REORDER_SECONDS: Final = 0.2  # GB/T 28181 allows 50 ms of jitter; four times that still feels live
+RTP_FRAME_BYTES: Final = 65_535  # RFC 4571 length field; Dahua was seen with 32,810
+FRAMER_BYTES: Final = 256 << 10  # four frames of the largest size: enough to confirm a resynchronisation
+PSM_BYTES: Final = 1_018  # H.222.0 (2021) section 2.5.4
+SYSTEM_HEADER_BYTES: Final = 1_024  # 18 bytes are usual; longer means damage
+PARAMETER_SETS: Final = 32  # H.264 allows 32 SPS; cameras send one or two
+PARAMETER_SET_BYTES: Final = 4_096  # a PPS with scaling lists is below 1 KiB
+UNIT_SILENCE_SECONDS: Final = 0.1  # an unfinished unit is taken as finished after this (architecture.md decision 11)
+RTCP_INTERVAL_SECONDS: Final = 5.0  # RFC 3550 section 6.2 minimum; what GB peers expect
+
+# Hub and viewers
+GOP_CACHE_BYTES: Final = 32 << 20  # eight seconds of a 32 Mbit/s stream
+GOP_CACHE_SECONDS: Final = 30.0  # longer GOPs are cut: a viewer then waits for the next key frame
+SUBSCRIPTION_BYTES: Final = 4 << 20  # two seconds of a 16 Mbit/s stream; more is a reader that cannot keep up
+VIEWER_BUFFER_BYTES: Final = 2 << 20  # in the transport of one HTTP viewer beyond the first burst, before it skips to the next key frame
+TRACKS_WAIT_SECONDS: Final = 0.5  # promised audio that never comes must not delay the picture
+VIEWERS: Final = 4_096  # at once, all protocols
+
+# SIP
+SIP_DATAGRAM_BYTES: Final = 65_535
+SIP_HEADER_BYTES: Final = 64 << 10
+SIP_BODY_BYTES: Final = 16 << 20  # catalogs of 10,000 channels over TCP
+SIP_STREAM_BYTES: Final = 20 << 20  # pending bytes of one TCP connection
+SIP_HEADERS: Final = 256  # lines in one message
+SIP_INBOX: Final = 4_096  # parsed messages that wait for the user agent
+SIP_CONNECTIONS: Final = 20_000  # TCP connections at once: one per device
+SIP_TRANSACTIONS: Final = 200_000  # 5,000 requests/s live for 32 s each (timer J)
+NONCES: Final = 65_536  # outstanding challenges remembered
+AUTH_FAILURES: Final = 5  # per source and per id inside AUTH_FAILURE_SECONDS, then refused unread
+AUTH_FAILURE_SECONDS: Final = 60.0
+GOODBYE_SECONDS: Final = 2.0  # a parting BYE may take this long
+
+# GB/T 28181
+XML_BYTES: Final = 16 << 20
+XML_DEPTH: Final = 32
+XML_TEXT: Final = 65_536  # characters in one field
+CATALOG_ITEMS: Final = 10_000  # per message, GB/T 28181-2022 section 9.5
+CHANNELS: Final = 100_000  # per device
+DEVICES: Final = 100_000
+
+# HTTP
+HTTP_BODY_BYTES: Final = 1 << 20  # an SDP offer is below 16 KiB
+WHEP_SDP_BYTES: Final = 64 << 10
