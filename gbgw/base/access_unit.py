@@ -29,7 +29,8 @@ class AccessUnit(Protocol):
 
     @property
     def dts(self) -> int | None:
-        """Decoding time, 90 kHz ticks, unwrapped; None where the camera sent none and `media.timeline` has not yet derived it."""
+        """Decoding time, 90 kHz ticks, unwrapped; None where the camera sent none and `media.timeline` has not yet
+        derived it."""
 
     @property
     def is_keyframe(self) -> bool:
@@ -37,7 +38,8 @@ class AccessUnit(Protocol):
 
     @property
     def parameter_sets(self) -> tuple[bytes, ...]:
-        """NAL units without start codes, in stream order, of the VPS, SPS and PPS found in this unit; empty for audio."""
+        """NAL units without start codes, in stream order, of the VPS, SPS and PPS found in this unit; empty for
+        audio."""
 
     @property
     def discontinuity(self) -> bool:

@@ -5,8 +5,8 @@
                   ├─ LocalError ── StateError, PortsExhaustedError, TransportClosedError
                   └─ RequestError (what a viewer or an API caller asked cannot be done)
 
-Every error has a stable `code` (the cause codes of docs/operations.md), a sentence for a person, and a `remedy`. Only the shells in `serve` turn
-an error into a status; damaged packets are counted (`base.tally`), never raised.
+Every error has a stable `code` (the cause codes of docs/operations.md), a sentence for a person, and a `remedy`. Only
+the shells in `serve` turn an error into a status; damaged packets are counted (`base.tally`), never raised.
 """
 
 from typing import ClassVar

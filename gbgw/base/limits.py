@@ -19,7 +19,9 @@ RTCP_INTERVAL_SECONDS: Final = 5.0  # RFC 3550 section 6.2 minimum; what GB peer
 GOP_CACHE_BYTES: Final = 32 << 20  # eight seconds of a 32 Mbit/s stream
 GOP_CACHE_SECONDS: Final = 30.0  # longer GOPs are cut: a viewer then waits for the next key frame
 SUBSCRIPTION_BYTES: Final = 4 << 20  # two seconds of a 16 Mbit/s stream; more is a reader that cannot keep up
-VIEWER_BUFFER_BYTES: Final = 2 << 20  # in the transport of one HTTP viewer beyond the first burst, before it skips to the next key frame
+VIEWER_BUFFER_BYTES: Final = (
+    2 << 20
+)  # in the transport of one HTTP viewer beyond the first burst, before it skips to the next key frame
 TRACKS_WAIT_SECONDS: Final = 0.5  # promised audio that never comes must not delay the picture
 VIEWERS: Final = 4_096  # at once, all protocols
 

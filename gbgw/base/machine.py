@@ -1,7 +1,9 @@
 """What a protocol machine looks like: push in, effects out, time is an argument.
 
-A machine owns its state, its timers and nothing else. It never waits and never reads a clock: the shell in `net/drive.py` reads the loop's clock
-once per wake-up and hands it over. `deadline` is the earliest of its timers; `push` fires what is already due before it looks at the event.
+A machine owns its state, its timers and nothing else. It never waits and never reads a clock: the shell in
+`net/drive.py` reads the loop's clock
+once per wake-up and hands it over. `deadline` is the earliest of its timers; `push` fires what is already due before
+it looks at the event.
 """
 
 from collections.abc import Sequence
@@ -23,11 +25,11 @@ class Effect(Protocol):
     """Something the shell must do for a machine; effects are frozen slotted dataclasses."""
 
 
-EventT = TypeVar("EventT", contravariant=True)
-EffectT = TypeVar("EffectT", covariant=True)
+EventT_contra = TypeVar("EventT_contra", contravariant=True)
+EffectT_co = TypeVar("EffectT_co", covariant=True)
 
 
-class Machine(Protocol[EventT, EffectT]):
+class Machine(Protocol[EventT_contra, EffectT_co]):
     """A sans-IO state machine."""
 
     @property
@@ -38,5 +40,5 @@ class Machine(Protocol[EventT, EffectT]):
     def finished(self) -> bool:
         """True once no event can change anything any more."""
 
-    def push(self, event: EventT | Tick, now: float) -> Sequence[EffectT]:
+    def push(self, event: EventT_contra | Tick, now: float) -> Sequence[EffectT_co]:
         """Fire the timers due at `now`, then take `event`; return the effects in the order they must be performed."""

@@ -1,6 +1,7 @@
 """Count always, log at most once a second and name.
 
-A tally name is `area.what` ("ps.malformed"); names are few and fixed, never built from input. The counts feed /metrics, /debug/vars and the API.
+A tally name is `area.what` ("ps.malformed"); names are few and fixed, never built from input. The counts feed /metrics,
+/debug/vars and the API.
 """
 
 from collections import Counter

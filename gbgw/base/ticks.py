@@ -1,4 +1,5 @@
-"""Media time: 90 kHz ticks inside, converted only at the last door. Unwrapping of 16/32/33-bit counters lives here, once."""
+"""Media time: 90 kHz ticks inside, converted only at the last door. Unwrapping of 16/32/33-bit counters lives here,
+once."""
 
 from typing import Final
 
@@ -16,7 +17,8 @@ class Unwrapper:
         self._last: int | None = None
 
     def unwrap(self, value: int) -> int:
-        """Return the unwrapped form of `value` (0 <= value < 2**bits) nearest to the last one; the first is returned as it is."""
+        """Return the unwrapped form of `value` (0 <= value < 2**bits) nearest to the last one; the first is returned
+        as it is."""
         if self._last is None:
             self._last = value
         else:
