@@ -46,6 +46,24 @@ XML_TEXT: Final = 65_536  # characters in one field
 CATALOG_ITEMS: Final = 10_000  # per message, GB/T 28181-2022 section 9.5
 CHANNELS: Final = 100_000  # per device
 DEVICES: Final = 100_000
+XML_ELEMENTS: Final = 500_000  # 10,000 catalog items of 50 fields; bounds the memory of a parse to about 100 MB
+CATALOG_PARENTS: Final = 16  # ids in one ParentID; more is damage
+CATALOG_FIRST_SECONDS: Final = 30.0  # until the first part of a catalog
+CATALOG_GAP_SECONDS: Final = 10.0  # between its parts, then it is finished as partial
+QUERY_SECONDS: Final = 10.0  # for the answer to any other query
+QUERIES: Final = 100_000  # pending at once: one for each device
+SDP_BYTES: Final = 64 << 10  # an offer or answer is below 2 KiB
+SDP_LINES: Final = 512  # a browser's offer has 150, a device's 12
+SSRC_SERIALS: Final = 9_999  # four digits (GB/T 28181-2022 Annex G)
+SSRC_QUARANTINE_SECONDS: Final = 30.0  # cameras were seen sending for seconds after BYE
+AUTH_SOURCES: Final = 65_536  # addresses and (address, id) pairs whose failures are remembered
+AUTH_SOURCE_FAILURES: Final = 50  # per source alone: a NAT in front of many cameras must not be locked out by one of them
+BINDING_GRACE_SECONDS: Final = 15.0  # GB/T 28181 reference practice: 10 to 30 s after the expiry
+REGISTER_MIN_SECONDS: Final = 60  # devices were seen offering 60 s; shorter expiries are raised to this
+REGISTER_MAX_SECONDS: Final = 604_800  # a week; longer ones are cut
+KEEPALIVE_MIN_SECONDS: Final = 5.0  # the shortest interval that is learned from a device
+KEEPALIVE_MAX_SECONDS: Final = 300.0  # and the longest
+IFRAME_SECONDS: Final = 2.0  # between two key frame commands to one channel: a camera may need that long to obey
 
 # HTTP
 HTTP_BODY_BYTES: Final = 1 << 20  # an SDP offer is below 16 KiB
