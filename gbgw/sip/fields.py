@@ -6,11 +6,10 @@ What cannot be read at all raises SipError.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import pairwise
-from typing import Final
+from typing import Any, Final, Generic, TypeVar
 from urllib.parse import quote, unquote_to_bytes
 
 from gbgw.base.errors import SipError
@@ -21,7 +20,25 @@ _USER_SAFE: Final = "-_.!~*'()&=+$,;?/"  # RFC 3261 section 25.1: unreserved and
 _SCHEME: Final = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.\-]*)\s*:")
 _BLANKS: Final = " \t\r\n"
 _QUOTED_CUT: Final = re.compile(r'"(?:[^"\\]|\\.)*(?:"|$)|<[^>]*(?:>|$)|([,;])', re.DOTALL)
+_PLAIN_HOST: Final = re.compile(r"([A-Za-z0-9.\-]+)(?::([0-9]{1,4}))?\Z")
 _HOST: Final = re.compile(r"[^\s/@<>,\"]+\Z")
+
+
+T = TypeVar("T")
+
+
+class lazy(Generic[T]):
+    """A value computed at first use and kept in the instance, as functools.cached_property without its lock (3.11)."""
+
+    def __init__(self, compute: Callable[[Any], T]) -> None:
+        self._compute = compute
+        self._name = compute.__name__
+        self.__doc__ = compute.__doc__
+
+    def __get__(self, instance: object, owner: type | None = None) -> T:
+        value = self._compute(instance)
+        instance.__dict__[self._name] = value
+        return value
 
 
 def cut(text: str, mark: str) -> Iterator[str]:
@@ -92,6 +109,9 @@ def with_param(params: Params, name: str, value: str | None) -> Params:
 
 def parse_host_port(text: str) -> tuple[str, int | None]:
     """Split "host", "host:port" or "[v6]:port"; raise SipError when there is no host or the port is no port."""
+    match = _PLAIN_HOST.match(text)
+    if match:
+        return match[1], int(match[2]) if match[2] else None
     text = text.strip(_BLANKS)
     if text.startswith("["):
         host, mark, rest = text[1:].partition("]")
@@ -154,15 +174,7 @@ class Uri:
         else:
             scheme, rest = "sip", text  # "34020000002000000001@3402000000" and "192.0.2.1:5060" occur
         rest = rest.strip(_BLANKS)
-        user_text, mark, host_text = rest.rpartition("@")
-        if not mark:
-            host_text = rest
-        elif "?" in host_text or "?" not in user_text:
-            pass
-        else:  # "@" inside the URI's headers belongs to them: sip:host?x=a@b
-            before, _, after = rest.partition("?")
-            user_text, _, host_text = before.rpartition("@")
-            host_text = f"{host_text}?{after}"
+        user_text, _, host_text = rest.rpartition("@")  # a user part may hold any of ;?/ (RFC 4475 section 3.1.1.2)
         host_text, _, headers = host_text.partition("?")
         host_text, _, params_text = host_text.partition(";")
         host, port = parse_host_port(host_text)
@@ -221,7 +233,7 @@ class NameAddr:
             raise SipError("An address header has no address.")
         return cls(address, display, parse_params(params_text) if params_text else ())
 
-    @cached_property
+    @lazy
     def uri(self) -> Uri:
         """The parsed address. Raises SipError."""
         return Uri.parse(self.address)

@@ -7,11 +7,10 @@ Header access is by name in any case or in compact form. Reading and writing byt
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Final, Self
 
 from gbgw.base.errors import SipError
-from gbgw.sip.fields import NameAddr, Params, Uri, Via, cut
+from gbgw.sip.fields import NameAddr, Params, Uri, Via, cut, lazy
 
 __all__ = ["REASONS", "HeaderSource", "Headers", "Message", "NameAddr", "Params", "Request", "Response", "Uri", "Via"]
 
@@ -61,6 +60,12 @@ REASONS: Final = {
     606: "Not Acceptable",
 }  # fmt: skip
 
+# Spelling on the wire -> (key, canonical name), for the usual spellings: spares the parser most of its work per line.
+KNOWN: Final = {name: (key, name) for key, name in _CANONICAL.items()} | {
+    spelling: (_COMPACT.get(key, key), _CANONICAL.get(_COMPACT.get(key, key), spelling))
+    for key in (*_CANONICAL, *_COMPACT)
+    for spelling in (key, key.upper())
+}
 _COPIED: Final = ("Via", "From", "To", "Call-ID", "CSeq")  # RFC 3261 section 8.2.6.2
 
 HeaderSource = Mapping[str, str] | Iterable[tuple[str, str]]
@@ -94,9 +99,18 @@ class Headers:
         self.items = tuple(items)
         self._index = index
 
+    @classmethod
+    def of(cls, items: list[tuple[str, str]], index: dict[str, list[str]]) -> "Headers":
+        """Wrap what the parser has sorted already: items with canonical names, index by `header_key`."""
+        headers = cls.__new__(cls)
+        headers.items = tuple(items)
+        headers._index = index
+        return headers
+
     def get(self, name: str) -> str | None:
         """Return the first value of `name`, or None."""
-        values = self._index.get(header_key(name))
+        known = KNOWN.get(name)
+        values = self._index.get(known[0] if known else header_key(name))
         return values[0] if values else None
 
     def all(self, name: str) -> list[str]:
@@ -166,20 +180,20 @@ class _Common:
         """Return the first value of a header, or None."""
         return self.headers.get(name)
 
-    @cached_property
+    @lazy
     def vias(self) -> tuple[Via, ...]:
         return tuple(Via.parse(value) for value in self.headers.values("Via"))
 
-    @cached_property
+    @lazy
     def via(self) -> Via:
         """The topmost Via."""
         return Via.parse(next(cut(self._need("Via"), ","), ""))
 
-    @cached_property
+    @lazy
     def from_(self) -> NameAddr:
         return NameAddr.parse(self._need("From"))
 
-    @cached_property
+    @lazy
     def to_(self) -> NameAddr:
         return NameAddr.parse(self._need("To"))
 
@@ -187,7 +201,7 @@ class _Common:
     def call_id(self) -> str:
         return self._need("Call-ID")
 
-    @cached_property
+    @lazy
     def cseq(self) -> tuple[int, str]:
         """Number and method (upper case)."""
         words = self._need("CSeq").split()
@@ -198,7 +212,7 @@ class _Common:
             raise SipError("The CSeq number exceeds 32 bits.")
         return number, words[1].upper()
 
-    @cached_property
+    @lazy
     def contacts(self) -> tuple[NameAddr, ...]:
         return tuple(NameAddr.parse(value) for value in self.headers.values("Contact"))
 
@@ -248,7 +262,7 @@ class Request(_Common):
         """
         return cls(_built(headers, content_type), body, method.upper(), str(uri))
 
-    @cached_property
+    @lazy
     def target(self) -> Uri:
         """The parsed Request-URI. Raises SipError."""
         return Uri.parse(self.uri)

@@ -1,0 +1,303 @@
+"""Bytes to messages and back (RFC 3261 sections 7, 18.3 and 25; RFC 5626 section 3.5.1 for the ping).
+
+The reader is tolerant: any case, compact names, folding, LF alone, padded numbers, blanks around ":". The writer is
+strict.
+What cannot be used raises RefusedError, a SipError that knows the answer to send where one is due.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from gbgw.base import limits
+from gbgw.base.errors import SipError
+from gbgw.sip.message import KNOWN, REASONS, Headers, Message, Request, Response, header_key
+
+_TOKEN: Final = re.compile(r"[A-Za-z0-9\-.!%*_+`'~]+\Z")
+_FOLD: Final = re.compile(r"[ \t]*\r?\n[ \t]+")
+_NEEDED: Final = ("Via", "From", "To", "Call-ID", "CSeq")
+_WITH_BODY: Final = frozenset(("INVITE", "MESSAGE", "NOTIFY", "INFO", "PUBLISH", "UPDATE", "REFER"))
+_PING: Final = b"\r\n\r\n"
+_BLANK_BYTES: Final = b"\r\n\0"
+
+
+class Ping(Enum):
+    """A double CRLF between messages: the peer asks whether the connection lives (RFC 5626 section 3.5.1)."""
+
+    PING = "ping"
+
+
+class RefusedError(SipError):
+    """A message that cannot be used.
+
+    answer: what to send back, None for responses, ACK and messages too broken to answer.
+    fatal: the place where the next message starts is lost; the connection must be closed.
+    """
+
+    def __init__(self, message: str, *, status: int = 400, answer: Response | None = None, fatal: bool = False) -> None:
+        super().__init__(message, status=status)
+        self.answer = answer
+        self.fatal = fatal
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """Start line and headers; status 0 means a request."""
+
+    headers: Headers
+    length: int | None
+    method: str = ""
+    uri: str = ""
+    status: int = 0
+    reason: str = ""
+
+    def message(self, body: bytes) -> Message:
+        if self.status:
+            return Response(self.headers, body, self.status, self.reason)
+        return Request(self.headers, body, self.method.upper(), self.uri, self.method)
+
+
+def is_keepalive(datagram: bytes) -> bool:
+    """Return whether a datagram is a NAT keep-alive: at most 4 bytes of CR, LF and NUL."""
+    return len(datagram) <= 4 and not datagram.strip(_BLANK_BYTES)
+
+
+def parse(datagram: bytes) -> Message:
+    """Read the one message of a datagram. Bytes after Content-Length are ignored (RFC 3261 section 18.3).
+
+    Raises RefusedError, also when the body was cut.
+    """
+    data = datagram.lstrip(_BLANK_BYTES)
+    end, skip = _head_end(data, limits.SIP_HEADER_BYTES)
+    if end < 0:
+        if len(data) > limits.SIP_HEADER_BYTES:
+            raise RefusedError("The headers are too long.", status=513)
+        end, skip = len(data), 0
+    head = _read_head(data[:end])
+    body = data[end + skip :]
+    if head.length is not None:
+        if head.length > len(body):
+            raise _refuse("The body was cut.", head)
+        body = body[: head.length]
+    return _checked(head, body)
+
+
+class StreamParser:
+    """Find messages in a byte stream (RFC 3261 section 18.3): any cut of the stream gives the same result."""
+
+    __slots__ = ("_buffer", "_head", "_searched", "broken")
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._head: _Head | None = None
+        self._searched = 0
+        self.broken = False  # after a fatal refusal: all further input is ignored
+
+    @property
+    def pending_bytes(self) -> int:
+        return len(self._buffer)
+
+    def push(self, data: bytes) -> Sequence[Message | RefusedError | Ping]:
+        """Consume bytes; return what they completed. A fatal refusal is the last thing a stream ever gives."""
+        if self.broken:
+            return ()
+        buffer = self._buffer
+        buffer += data
+        found: list[Message | RefusedError | Ping] = []
+        while buffer and not self.broken:
+            item: Message | RefusedError | Ping | None
+            try:
+                item = self._next()
+            except RefusedError as error:
+                item = error
+                self.broken = error.fatal
+            if item is None:
+                break
+            found.append(item)
+        if self.broken:
+            buffer.clear()
+        elif len(buffer) > limits.SIP_STREAM_BYTES:  # a body is limited already; this ceiling stands by itself
+            self.broken = True
+            buffer.clear()
+            found.append(RefusedError("Too many bytes wait for the end of a message.", status=513, fatal=True))
+        return found
+
+    def _next(self) -> Message | Ping | None:
+        buffer = self._buffer
+        if self._head is None:
+            if buffer[0] in _BLANK_BYTES and (ping := self._skip_blanks()):
+                return ping
+            if not buffer or buffer[0] in _BLANK_BYTES:
+                return None
+            end, skip = _head_end(buffer, limits.SIP_HEADER_BYTES, self._searched)
+            if end < 0:
+                if len(buffer) > limits.SIP_HEADER_BYTES:
+                    raise RefusedError("The headers are too long.", status=513, fatal=True)
+                self._searched = max(0, len(buffer) - 3)
+                return None
+            text = bytes(buffer[:end])
+            del buffer[: end + skip]
+            self._searched = 0
+            self._head = _read_head(text, stream=True)
+        head = self._head
+        length = _stream_length(head)
+        if len(buffer) < length:
+            return None
+        body = bytes(buffer[:length])
+        del buffer[:length]
+        self._head = None
+        return _checked(head, body)
+
+    def _skip_blanks(self) -> Ping | None:
+        """Drop what is blank before a message, up to a whole double CRLF; a piece of one is kept until more comes."""
+        buffer = self._buffer
+        while buffer and buffer[0] in _BLANK_BYTES:
+            if buffer.startswith(_PING):
+                del buffer[:4]
+                return Ping.PING
+            if len(buffer) < 4 and _PING.startswith(buffer):
+                return None
+            del buffer[: 2 if buffer.startswith(b"\r\n") else 1]
+        return None
+
+
+def _head_end(data: bytes | bytearray, limit: int, start: int = 0) -> tuple[int, int]:
+    """Return where the headers end and the length of the line ends there; (-1, 0) when that is not within `limit`."""
+    crlf = data.find(b"\n\r\n", start, limit + 3)
+    lf = data.find(b"\n\n", start, limit + 2 if crlf < 0 else crlf + 1)
+    if lf >= 0:
+        return lf, 2
+    return (crlf, 3) if crlf >= 0 else (-1, 0)
+
+
+def _read_head(data: bytes, *, stream: bool = False) -> _Head:
+    text = data.decode("latin-1")
+    if "\n " in text or "\n\t" in text:
+        text = _FOLD.sub(" ", text)
+    lines = text.split("\n")
+    if len(lines) > limits.SIP_HEADERS + 1:
+        raise RefusedError("There are too many header lines.", status=513, fatal=stream)
+    items: list[tuple[str, str]] = []
+    index: dict[str, list[str]] = {}
+    for line in lines[1:]:
+        name, mark, value = line.partition(":")
+        known = KNOWN.get(name)
+        if known is None:
+            name = name.rstrip(" \t")
+            if not mark or not _TOKEN.match(name):
+                continue  # a line that is no header is passed over
+            key = header_key(name)
+            known = KNOWN.get(key) or (key, name)
+        value = value.strip(" \t\r")
+        if "\r" in value:
+            value = value.replace("\r", " ")
+        key = known[0]
+        if key in index:
+            index[key].append(value)
+        else:
+            index[key] = [value]
+        if key != "content-length":
+            items.append((known[1], value))
+    length, bad_length = _content_length(index.pop("content-length", None))
+    headers = Headers.of(items, index)
+    head = _read_start(lines[0].strip(" \t\r"), headers, length, stream)
+    if bad_length:
+        raise _refuse("Content-Length is not one number.", head, fatal=stream)
+    return head
+
+
+def _read_start(line: str, headers: Headers, length: int | None, stream: bool) -> _Head:
+    words = line.split(None, 2)
+    if len(words) >= 2 and words[0].upper() == "SIP/2.0":
+        if len(words[1]) != 3 or not (words[1].isascii() and words[1].isdigit()) or not 100 <= int(words[1]) <= 699:
+            raise RefusedError("The status code is not a number from 100 to 699.", fatal=stream)
+        reason = words[2].replace("\r", " ") if len(words) == 3 else ""
+        return _Head(headers, length, status=int(words[1]), reason=reason)
+    words = line.split()
+    if len(words) < 3 or not words[-1].upper().startswith("SIP/") or not _TOKEN.match(words[0]):
+        raise RefusedError("The first line is neither that of a request nor of a response.", fatal=stream)
+    head = _Head(headers, length, words[0], " ".join(words[1:-1]).strip("<>"))
+    if words[-1].upper() != "SIP/2.0":
+        raise _refuse("Only SIP/2.0 is spoken here.", head, status=505, fatal=stream)
+    if len(words) > 3:
+        raise _refuse("The Request-URI holds blanks.", head, fatal=stream)
+    return head
+
+
+def _content_length(values: list[str] | None) -> tuple[int | None, bool]:
+    """Return (bytes, False), (None, False) when absent, (None, True) when unreadable or contradictory."""
+    if values is None:
+        return None, False
+    text = values[0]
+    if not (text.isascii() and text.isdigit() and len(text) <= 20) or any(other != text for other in values):
+        return None, True
+    return int(text), False
+
+
+def _stream_length(head: _Head) -> int:
+    if head.length is None:
+        expects_body = head.method.upper() in _WITH_BODY or "Content-Type" in head.headers
+        if expects_body:
+            raise _refuse("On a connection Content-Length is needed.", head, fatal=True)
+        return 0
+    if head.length > limits.SIP_BODY_BYTES:
+        raise _refuse("The body is too large.", head, status=513, fatal=True)
+    return head.length
+
+
+def _checked(head: _Head, body: bytes) -> Message:
+    """Return the message when everything the layers above rely on can be read."""
+    message = head.message(body)
+    for name in _NEEDED:
+        if not message.headers.get(name):
+            raise _refuse(f"The {name} header is missing.", head)
+    try:
+        number_method = message.cseq[1]
+        message.via, message.from_.uri, message.to_.uri  # noqa: B018  (cached: what is read here is not read again)
+        if isinstance(message, Request):
+            if number_method != message.method and (message.method, number_method) != ("ACK", "INVITE"):  # seen: SRS
+                raise SipError("The method of CSeq is not that of the request.")
+            message.target  # noqa: B018
+    except SipError as error:
+        raise _refuse(error.message, head, status=error.status) from None
+    return message
+
+
+def _refuse(sentence: str, head: _Head, *, status: int = 400, fatal: bool = False) -> RefusedError:
+    answer = None
+    request = head.message(b"")
+    if isinstance(request, Request) and request.method != "ACK" and all(request.headers.get(name) for name in _NEEDED):
+        reason = sentence.rstrip(".") if status == 400 else REASONS.get(status, "")
+        answer = Response.to(request, status, reason)
+        try:
+            answer.via, answer.from_, answer.to_, answer.cseq  # noqa: B018
+        except SipError:
+            answer = None  # who cannot be understood cannot be answered
+    return RefusedError(sentence, status=status, answer=answer, fatal=fatal)
+
+
+def serialize(message: Message) -> bytes:
+    """Write a message: headers in their order, Content-Length last. Text outside latin-1 is written as UTF-8."""
+    if isinstance(message, Request):
+        lines = [f"{message.method} {message.uri} SIP/2.0"]
+    else:
+        lines = [f"SIP/2.0 {message.status} {message.reason}"]
+    lines += [f"{name}: {value}" for name, value in message.headers.items]
+    text = "\n".join(lines)
+    if text.count("\n") >= len(lines) or "\r" in text:  # nothing from elsewhere may start a header line of ours
+        lines = [line.replace("\r", " ").replace("\n", " ") for line in lines]
+    text = "\r\n".join(lines)
+    try:
+        head = text.encode("latin-1")
+    except UnicodeEncodeError:
+        head = b"\r\n".join(_encoded(line) for line in lines)
+    return b"%b\r\nContent-Length: %d\r\n\r\n%b" % (head, len(message.body), message.body)
+
+
+def _encoded(line: str) -> bytes:
+    try:
+        return line.encode("latin-1")
+    except UnicodeEncodeError:
+        return line.encode("utf-8", "replace")
