@@ -20,7 +20,7 @@ Transport = Literal["udp", "tcp-passive", "tcp-active"]
 Scope = Literal["view", "control", "admin"]
 StreamState = Literal["starting", "playing", "lingering", "stopping", "ended", "failed"]
 
-_KEY: Final = re.compile(r"([0-9A-Za-z]{1,32})-([0-9A-Za-z]{1,32})(?:@([0-9A-Za-z]{1,16}))?")
+_KEY: Final = re.compile(r"([0-9A-Za-z_]{1,32})-([0-9A-Za-z_]{1,32})(?:@([0-9A-Za-z]{1,16}))?")
 
 
 @dataclass(frozen=True, slots=True)
