@@ -6,12 +6,15 @@ from typing import Final
 ACCESS_UNIT_BYTES: Final = 8 << 20  # a whole second of a 64 Mbit/s stream; one picture is far less
 REORDER_PACKETS: Final = 512  # half a second of a 10 Mbit/s stream
 REORDER_SECONDS: Final = 0.2  # GB/T 28181 allows 50 ms of jitter; four times that still feels live
+REORDER_BYTES: Final = 4 << 20  # payload held behind a hole: three seconds of a 10 Mbit/s stream; 512 jumbo packets would be 32 MiB
 RTP_FRAME_BYTES: Final = 65_535  # RFC 4571 length field; Dahua was seen with 32,810
 FRAMER_BYTES: Final = 256 << 10  # four frames of the largest size: enough to confirm a resynchronisation
 PSM_BYTES: Final = 1_018  # H.222.0 (2021) section 2.5.4
 SYSTEM_HEADER_BYTES: Final = 1_024  # 18 bytes are usual; longer means damage
 PARAMETER_SETS: Final = 32  # H.264 allows 32 SPS; cameras send one or two
 PARAMETER_SET_BYTES: Final = 4_096  # a PPS with scaling lists is below 1 KiB
+NAL_UNITS: Final = 4_096  # in one picture: H.265 level 6.2 allows 600 slices
+TRACK_SILENCE_SECONDS: Final = 5.0  # audio quiet for this long is no longer a track; a lost second is
 UNIT_SILENCE_SECONDS: Final = 0.1  # an unfinished unit is taken as finished after this (architecture.md decision 11)
 RTCP_INTERVAL_SECONDS: Final = 5.0  # RFC 3550 section 6.2 minimum; what GB peers expect
 
@@ -46,7 +49,7 @@ XML_TEXT: Final = 65_536  # characters in one field
 CATALOG_ITEMS: Final = 10_000  # per message, GB/T 28181-2022 section 9.5
 CHANNELS: Final = 100_000  # per device
 DEVICES: Final = 100_000
-XML_ELEMENTS: Final = 500_000  # 10,000 catalog items of 50 fields; bounds the memory of a parse to about 100 MB
+XML_ELEMENTS: Final = 400_000  # 10,000 catalog items of 40 fields; a parse then takes about a second and 100 MB at worst
 CATALOG_PARENTS: Final = 16  # ids in one ParentID; more is damage
 CATALOG_FIRST_SECONDS: Final = 30.0  # until the first part of a catalog
 CATALOG_GAP_SECONDS: Final = 10.0  # between its parts, then it is finished as partial
@@ -54,7 +57,7 @@ QUERY_SECONDS: Final = 10.0  # for the answer to any other query
 QUERIES: Final = 100_000  # pending at once: one for each device
 SDP_BYTES: Final = 64 << 10  # an offer or answer is below 2 KiB
 SDP_LINES: Final = 512  # a browser's offer has 150, a device's 12
-SSRC_SERIALS: Final = 9_999  # four digits (GB/T 28181-2022 Annex G)
+SSRC_SERIALS: Final = 9_999  # four digits, by the rule of the standard
 SSRC_QUARANTINE_SECONDS: Final = 30.0  # cameras were seen sending for seconds after BYE
 AUTH_SOURCES: Final = 65_536  # addresses and (address, id) pairs whose failures are remembered
 AUTH_SOURCE_FAILURES: Final = 50  # per source alone: a NAT in front of many cameras must not be locked out by one of them
@@ -68,3 +71,7 @@ IFRAME_SECONDS: Final = 2.0  # between two key frame commands to one channel: a 
 # HTTP
 HTTP_BODY_BYTES: Final = 1 << 20  # an SDP offer is below 16 KiB
 WHEP_SDP_BYTES: Final = 64 << 10
+
+# Simulated device
+LOOP_BYTES: Final = 256 << 20  # encoded media of one loop: ten minutes at 3.5 Mbit/s; longer files are cut
+LOOP_SECONDS: Final = 600.0  # of a media file: decoding its sound holds 16 bytes a millisecond
