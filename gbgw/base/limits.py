@@ -53,6 +53,7 @@ XML_ELEMENTS: Final = 400_000  # 10,000 catalog items of 40 fields; a parse then
 CATALOG_PARENTS: Final = 16  # ids in one ParentID; more is damage
 CATALOG_FIRST_SECONDS: Final = 30.0  # until the first part of a catalog
 CATALOG_GAP_SECONDS: Final = 10.0  # between its parts, then it is finished as partial
+CATALOG_SECONDS: Final = 600.0  # for a whole catalog: 10,000 messages of one item at 17 a second
 QUERY_SECONDS: Final = 10.0  # for the answer to any other query
 QUERIES: Final = 100_000  # pending at once: one for each device
 SDP_BYTES: Final = 64 << 10  # an offer or answer is below 2 KiB

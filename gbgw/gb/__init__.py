@@ -1,1 +1,2 @@
-"""GB/T 28181 on top of SIP, sans-IO: identities, MANSCDP, SDP, registrar, catalog, live invitations and device commands."""
+"""GB/T 28181 on top of SIP, sans-IO: identities, MANSCDP, SDP, registrar, catalog, live invitations and device
+commands."""

@@ -1,7 +1,7 @@
-"""Identity codes (GB/T 28181-2022 Annex E; -2016 Annex D): 20 digits, their type, and what an operator may make up instead.
+"""Identity codes of GB/T 28181-2016 and -2022: 20 digits, their type, and what an operator may make up instead.
 
-Ids are strings everywhere, never integers. Device ids come from the network only as 20 digits; another form is accepted for a device that the
-operator created by hand. No id may contain "-", since stream keys are DEVICE-CHANNEL.
+Ids are strings everywhere, never integers. Device ids come from the network only as 20 digits; another form is
+accepted for a device that the operator created by hand. No id may contain "-", since stream keys are DEVICE-CHANNEL.
 """
 
 import re
@@ -21,7 +21,7 @@ _NOT_PLAYABLE: Final = frozenset({134, 135, 136, 137, 140, *range(200, 217)})
 
 
 class IdClass(Enum):
-    """What a type code (digits 11 to 13) stands for; GB/T 28181-2022 table E.1."""
+    """What a type code (digits 11 to 13) stands for."""
 
     FRONT_END = "front-end device"
     PERIPHERAL = "front-end peripheral"
@@ -76,9 +76,11 @@ def check_device_id(text: str, *, by_operator: bool = False) -> str:
         raise RequestError(
             f"{shown!r} cannot be the id of a device",
             code="id_invalid",
-            remedy="use the 20 digits the device is configured with, or 1 to 32 letters, digits and _; '-' separates device and channel",
+            remedy="use 20 digits, or 1 to 32 letters, digits and _ ('-' separates device and channel)",
         )
-    raise RequestError(f"{shown!r} is not a 20-digit code", code="id_invalid", remedy="set the device's id to 20 digits")
+    raise RequestError(
+        f"{shown!r} is not a 20-digit code", code="id_invalid", remedy="set the device's id to 20 digits"
+    )
 
 
 def type_code(text: str) -> int | None:
@@ -87,7 +89,7 @@ def type_code(text: str) -> int | None:
 
 
 def classify(text: str) -> IdClass:
-    """Return what kind of object `text` names (GB/T 28181-2022 table E.1); unknown types are EXTENSION."""
+    """Return what kind of object `text` names; unknown types are EXTENSION."""
     code = type_code(text)
     if code is None:
         return IdClass.REGION if is_region(text) else IdClass.OPAQUE
@@ -100,8 +102,8 @@ def classify(text: str) -> IdClass:
 def is_channel(text: str) -> bool:
     """Tell whether a catalog item with this id may be played.
 
-    Type codes of cameras vary between vendors (119 to 129 were seen), so everything is a channel except alarm and voice peripherals, platforms,
-    groups, organisations and regions.
+    Type codes of cameras vary between vendors (119 to 129 were seen), so everything is a channel except alarm and
+    voice peripherals, platforms, groups, organisations and regions.
     """
     code = type_code(text)
     if code is None:
@@ -122,10 +124,14 @@ def stream_key(device_id: str, channel_id: str) -> str:
 
 
 def split_key(key: str) -> tuple[str, str]:
-    """Return (device id, channel id) of a stream key; a `@SUBSTREAM` must have been cut off before. Raises RequestError."""
+    """Return (device id, channel id) of a stream key; a `@SUBSTREAM` must have been cut off before. Raises
+    RequestError."""
     match = _KEY.fullmatch(key)
     if match is None:
         raise RequestError(
-            f"{key[:80]!r} is not a stream key", status=404, code="stream_unknown", remedy="keys are DEVICE-CHANNEL, two GB ids"
+            f"{key[:80]!r} is not a stream key",
+            status=404,
+            code="stream_unknown",
+            remedy="keys are DEVICE-CHANNEL, two GB ids",
         )
     return match[1], match[2]

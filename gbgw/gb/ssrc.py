@@ -1,7 +1,8 @@
-"""The `y=` numbers a platform hands out: one per session, unique in its domain (GB/T 28181-2022 Annex G, -2016 Annex F).
+"""The `y=` numbers a platform hands out: one per session, unique in its domain (GB/T 28181-2016 and -2022, the SDP
+annex).
 
-Ten decimal digits d1 d2..d6 d7..d10: d1 is 0 for live and 1 for history, d2..d6 are digits 4 to 8 of the platform's id, d7..d10 a serial from 0001 to
-9999. Read as an integer the ten digits are the RTP SSRC.
+Ten decimal digits d1 d2..d6 d7..d10: d1 is 0 for live and 1 for history, d2..d6 are digits 4 to 8 of the platform's
+id, d7..d10 a serial from 0001 to 9999. Read as an integer the ten digits are the RTP SSRC.
 """
 
 from collections import deque
@@ -38,7 +39,9 @@ class _Serials:
 
     def __init__(self) -> None:
         self.free: deque[int] = deque(range(1, limits.SSRC_SERIALS + 1))
-        self.resting: deque[tuple[float, int]] = deque()  # (loop seconds when it may be used again, serial), oldest first
+        self.resting: deque[tuple[float, int]] = (
+            deque()
+        )  # (loop seconds when it may be used again, serial), oldest first
         self.active: set[int] = set()
 
     def take(self, now: float) -> int | None:
