@@ -1,6 +1,8 @@
-"""The devices and channels this platform knows: the working copy of what the store keeps, with what only the moment knows (who is online, from where).
+"""The devices and channels this platform knows: the working copy of what the store keeps, with what only the moment
+knows (who is online, from where).
 
-Synchronous and without a clock: wall time is an argument. The gateway's tasks write into it, the API and the sessions read.
+Synchronous and without a clock: wall time is an argument. The gateway's tasks write into it, the API and the sessions
+read.
 """
 
 from collections.abc import Iterable, Iterator
@@ -81,8 +83,8 @@ class Directory:
     def find(self, device_id: str, channel_id: str) -> tuple[DeviceEntry, CatalogItem]:
         """Return the device and the channel to play.
 
-        A device whose catalog is not known yet may be asked for any channel: the camera itself will refuse a wrong one. Raises RequestError 404
-        `unknown_device` or `unknown_channel`, 504 `not_registered` or `device_offline`.
+        A device whose catalog is not known yet may be asked for any channel: the camera itself will refuse a wrong
+        one. Raises RequestError 404 `unknown_device` or `unknown_channel`, 504 `not_registered` or `device_offline`.
         """
         key = ids.stream_key(device_id, channel_id)
         entry = self._devices.get(device_id)

@@ -1,0 +1,79 @@
+"""The media worker as the control plane sees it (architecture decision 6). Nothing above knows whether it is in this
+process."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from gbgw.base.errors import MediaError
+from gbgw.media.hub import Stream
+
+Transport = Literal["udp", "tcp-passive", "tcp-active"]
+
+
+@dataclass(frozen=True, slots=True)
+class IngestSpec:
+    """What is to be received.
+
+    ssrc: the value of `y=`, which the camera should send with. loss: what follows a lost packet ("freeze" until the
+    next key frame).
+    """
+
+    key: str
+    transport: Transport
+    ssrc: int
+    loss: Literal["freeze", "pass"] = "freeze"
+    rtcp: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class IngestFigures:
+    packets: int = 0
+    bytes: int = 0
+    lost: int = 0
+    reordered: int = 0
+    late: int = 0
+    duplicates: int = 0
+    jitter_seconds: float = 0.0
+
+
+class IngestListener(Protocol):
+    """Called synchronously from the media side; must not wait."""
+
+    def on_step(self, name: str, now: float) -> None:
+        """The picture came one step nearer: first_packet, first_pack, first_map, parameter_sets, first_keyframe,
+        published."""
+
+    def on_keyframe_wanted(self) -> None:
+        """Something was lost; a key frame would heal it."""
+
+
+class Ingest(Protocol):
+    """One open receiver. Its port is bound before the camera is invited and returns to the pool in close()."""
+
+    @property
+    def port(self) -> int: ...
+    @property
+    def stream(self) -> Stream: ...
+    @property
+    def steps(self) -> Mapping[str, float]:
+        """Loop seconds at which each step was reached."""
+
+    @property
+    def last_packet_at(self) -> float | None: ...
+    def figures(self) -> IngestFigures: ...
+    async def answered(
+        self, *, address: str, port: int, transport: Literal["udp", "tcp"], ssrc: int | None, sip_host: str
+    ) -> None:
+        """Take the camera's SDP answer: whom to expect, whom to connect to (TCP active, in the background)."""
+
+    def diagnose(self) -> MediaError:
+        """Say why there is no picture, from what has been seen so far."""
+
+    async def close(self, cause: MediaError | None = None) -> None:
+        """End the stream and give everything back; idempotent."""
+
+
+class MediaWorker(Protocol):
+    async def open_ingest(self, spec: IngestSpec, listener: IngestListener) -> Ingest:
+        """Bind a port and be ready to receive. Raises PortsExhaustedError."""
