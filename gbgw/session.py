@@ -6,7 +6,7 @@ it, `run` gives everything back in one `finally`: BYE first, then the port, then
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Protocol
