@@ -15,6 +15,7 @@ PARAMETER_SETS: Final = 32  # H.264 allows 32 SPS; cameras send one or two
 PARAMETER_SET_BYTES: Final = 4_096  # a PPS with scaling lists is below 1 KiB
 REORDER_PICTURES: Final = 16  # H.264 and H.265 both allow 16 pictures in the decoded picture buffer
 NAL_UNITS: Final = 4_096  # in one picture: H.265 level 6.2 allows 600 slices
+TRACKS: Final = 32  # elementary streams of one program that are kept apart; cameras send one or two of a kind
 TRACK_SILENCE_SECONDS: Final = 5.0  # audio quiet for this long is no longer a track; a lost second is
 UNIT_SILENCE_SECONDS: Final = 0.1  # an unfinished unit is taken as finished after this (architecture.md decision 11)
 RTCP_INTERVAL_SECONDS: Final = 5.0  # RFC 3550 section 6.2 minimum; what GB peers expect
@@ -28,6 +29,15 @@ VIEWER_BUFFER_BYTES: Final = (
 )  # in the transport of one HTTP viewer beyond the first burst, before it skips to the next key frame
 TRACKS_WAIT_SECONDS: Final = 0.5  # promised audio that never comes must not delay the picture
 VIEWERS: Final = 4_096  # at once, all protocols
+
+# Segments and transcoders
+HLS_SEGMENT_SECONDS: Final = 10.0  # longer GOPs are cut inside; players buffer three segments
+HLS_SEGMENT_BYTES: Final = 16 << 20  # ten seconds of a 13 Mbit/s stream
+HLS_WINDOW_BYTES: Final = 64 << 20  # of one stream and container, retired segments included
+TRANSCODE_FRAME_BYTES: Final = 16 << 20  # one message to or from a child: a unit is at most ACCESS_UNIT_BYTES
+TRANSCODE_PENDING_BYTES: Final = 4 << 20  # towards one child before it skips to a key frame: a second of a 32 Mbit/s stream
+TRANSCODE_AUDIO_STREAMS: Final = 1_024  # in one child: 2.4 ms of CPU a stream-second fills a core with some 400
+TRANSCODE_STDERR_LINE: Final = 4_096  # of a child's complaint that is kept
 
 # SIP
 SIP_DATAGRAM_BYTES: Final = 65_535

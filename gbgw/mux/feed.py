@@ -1,0 +1,369 @@
+"""One muxer per Stream and format, whose bytes every viewer shares (architecture.md decisions 1, 8 and 14).
+
+A Feed sleeps until its first viewer: then it takes the stream's cached GOP through its muxer once, and keeps the chunks
+of the current GOP as long as it has viewers, so that each later one starts at once with the very same bytes.
+Synchronous; no viewer can hold it up. Leaves out: sockets and slow viewers (serve skips a viewer to the next chunk that
+`starts_gop`), segments (mux/hls.py).
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from gbgw.base import limits
+from gbgw.base.access_unit import AccessUnit
+from gbgw.base.errors import GatewayError, LocalError, MediaError, RequestError
+from gbgw.base.tally import Tally
+from gbgw.base.ticks import HZ
+from gbgw.media.hub import Stream, Subscription
+from gbgw.media.track import Track
+from gbgw.mux.container import FORMATS, Format, Piece, RefusedError, Writer, open_writer
+
+_log: Final = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Muxed bytes, shared by every viewer.
+
+    is_init: what a viewer must have before anything of this generation; never to be skipped, not even by a slow viewer.
+    starts_gop: decoding can start here; where a new or slow viewer may come in.
+    dts: 90 kHz ticks since the feed began; None for an init chunk. For MPEG-TS exact only where starts_gop.
+    duration: 90 kHz ticks, 0 where not known.
+    track_id: of the unit inside; 0 for an init chunk.
+    arrived: loop seconds at which the (last) unit inside arrived; 0.0 for an init chunk.
+    generation: of the Stream.
+    """
+
+    data: bytes
+    is_init: bool = False
+    starts_gop: bool = False
+    dts: int | None = None
+    duration: int = 0
+    track_id: int = 0
+    arrived: float = 0.0
+    generation: int = 0
+
+
+class ChunkSink(Protocol):
+    """A viewer, or everything that serves viewers. Called synchronously: must not wait; one that raises is detached and
+    told by on_end.
+    """
+
+    def on_chunk(self, chunk: Chunk) -> None:
+        """The first chunk is an init chunk (may be empty of bytes: MPEG-TS has none), the next one starts_gop."""
+
+    def on_end(self, cause: GatewayError | None) -> None:
+        """Nothing follows; called once."""
+
+
+class Attachment:
+    """One ChunkSink on one Feed; made by Feed.attach."""
+
+    __slots__ = ("_feed", "_sink", "_splice", "_waiting")
+
+    def __init__(self, feed: "Feed", sink: ChunkSink, *, splice: bool) -> None:
+        self._feed: Feed | None = feed
+        self._sink = sink
+        self._splice = splice
+        self._waiting = True  # for a chunk that starts a GOP
+
+    @property
+    def attached(self) -> bool:
+        return self._feed is not None
+
+    def detach(self) -> None:
+        """Stop delivery at once, also from inside a delivery; on_end is not called. May be called again."""
+        feed, self._feed = self._feed, None
+        if feed is not None:
+            feed._remove(self)
+
+
+class Feed:
+    """The muxed form of one Stream; is a Sink of it while it has viewers. Counts feed.* in `tally`.
+
+    After the Stream's end a Feed is dead: attach answers with on_end.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        form: Format,
+        *,
+        tally: Tally | None = None,
+        on_state: "Callable[[Feed, bool], None] | None" = None,
+    ) -> None:
+        self.stream = stream
+        self.format = form
+        self.tracks: tuple[Track, ...] = ()  # as carried: what the format cannot carry is left out
+        self.chunks = 0
+        self.bytes = 0
+        self._tally = tally if tally is not None else Tally()
+        self._on_state = on_state
+        self._attachments: tuple[Attachment, ...] = ()
+        self._subscription: Subscription | None = None
+        self._writer: Writer | None = None
+        self._generation = 0
+        self._init: Chunk | None = None
+        self._origin: int | None = None
+        self._last_dts = 0
+        self._gop: list[Chunk] = []
+        self._gop_bytes = 0
+        self._gop_open = False
+        self._ended = False
+        self._cause: GatewayError | None = None
+
+    @property
+    def viewers(self) -> int:
+        return len(self._attachments)
+
+    @property
+    def running(self) -> bool:
+        return self._subscription is not None
+
+    def attach(self, sink: ChunkSink, *, splice: bool | None = None) -> Attachment:
+        """Give `sink` the init chunk and the chunks of the current GOP at once, then live ones.
+
+        splice: what happens at a change of tracks: True: an init chunk in the middle; False: on_end with code
+        "tracks_changed". By default what the format allows in one HTTP answer. Raises nothing: a stream that has ended,
+        or has nothing this format can carry, is told by on_end.
+        """
+        attachment = Attachment(self, sink, splice=self.format.splices if splice is None else splice)
+        if self._ended:
+            self._end(attachment, self._cause)
+            return attachment
+        if self._subscription is None:
+            self._start()
+        if self._ended:  # the stream had ended, or carries nothing for this format
+            self._end(attachment, self._cause)
+            return attachment
+        self._attachments = (*self._attachments, attachment)
+        if self._init is not None:
+            self._welcome(attachment)
+        return attachment
+
+    # Sink
+
+    def on_tracks(self, tracks: tuple[Track, ...], generation: int) -> None:
+        held = self._writer.close() if self._writer is not None else ()
+        self._writer = None
+        self._publish(held, 0.0)
+        self._generation = generation
+        self._drop_gop()
+        self.tracks = self.format.carried(tracks)
+        if not self.tracks:
+            self._finish(
+                MediaError(
+                    f"{self.format.name} can carry none of this stream's codecs ({_names(tracks)}).",
+                    code="codec_unsupported",
+                    remedy="Ask for another format, or for a transcode.",
+                    stream=self.stream.key,
+                )
+            )
+            return
+        is_change = self._init is not None
+        self._writer = open_writer(self.format, self.tracks, generation)
+        self._init = Chunk(self._writer.init, is_init=True, generation=generation)
+        if is_change:
+            self._change(Chunk(self._writer.splice(self._last_dts), is_init=True, generation=generation))
+        else:
+            for attachment in self._attachments:
+                self._welcome(attachment)
+
+    def on_unit(self, unit: AccessUnit, track: Track) -> None:
+        writer = self._writer
+        pts, dts = unit.pts, unit.dts
+        if writer is None or track not in self.tracks or pts is None or dts is None:
+            return
+        if self._origin is None:
+            self._origin = dts
+        pts, dts = pts - self._origin, dts - self._origin
+        if dts < 0:
+            self._tally.add("feed.before_start")  # sound that belongs before the first picture
+            return
+        self._last_dts = max(self._last_dts, dts)
+        if unit.discontinuity and track.is_video and not unit.is_keyframe:
+            self._gop_open = False  # a new viewer may not be shown what follows a hole
+        try:
+            pieces = writer.write(unit, track, pts, dts)
+        except RefusedError as error:
+            self._tally.add("feed.mux_refused", detail=str(error), now=unit.arrived)
+            return
+        self._publish(pieces, unit.arrived)
+
+    def on_end(self, cause: GatewayError | None) -> None:
+        if self._writer is not None:
+            self._publish(self._writer.close(), 0.0)
+        self._finish(cause)
+
+    # Inside
+
+    def _start(self) -> None:
+        if self._on_state is not None:
+            self._on_state(self, True)
+        # The stream hands over its cached GOP inside attach, before anybody is attached here: it goes to the cache
+        # alone.
+        subscription = self.stream.attach(self)
+        if self._ended:
+            subscription.detach()
+        else:
+            self._subscription = subscription
+
+    def _stop(self) -> None:
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            subscription.detach()
+        if self._writer is not None:
+            self._writer.close()
+        self._writer = None
+        self._init = None
+        self._origin = None
+        self._last_dts = 0
+        self._drop_gop()
+        if self._on_state is not None:
+            self._on_state(self, False)
+
+    def _publish(self, pieces: Sequence[Piece], arrived: float) -> None:
+        for piece in pieces:
+            chunk = Chunk(
+                piece.data,
+                starts_gop=piece.starts_gop,
+                dts=piece.dts,
+                duration=piece.duration,
+                track_id=piece.track_id,
+                arrived=arrived,
+                generation=self._generation,
+            )
+            self._cache(chunk)
+            self.chunks += 1
+            self.bytes += len(chunk.data)
+            for attachment in self._attachments:
+                self._give(attachment, chunk)
+
+    def _cache(self, chunk: Chunk) -> None:
+        if chunk.starts_gop:
+            self._gop = []
+            self._gop_bytes = 0
+            self._gop_open = True
+        elif not self._gop_open:
+            return
+        first = self._gop[0].dts if self._gop else chunk.dts
+        self._gop_bytes += len(chunk.data)
+        if self._gop_bytes > limits.GOP_CACHE_BYTES or (chunk.dts or 0) - (first or 0) > limits.GOP_CACHE_SECONDS * HZ:
+            self._drop_gop()
+            return
+        self._gop.append(chunk)
+
+    def _drop_gop(self) -> None:
+        self._gop = []
+        self._gop_bytes = 0
+        self._gop_open = False
+
+    def _welcome(self, attachment: Attachment) -> None:
+        if self._init is not None:
+            self._give(attachment, self._init)
+        for chunk in tuple(self._gop):
+            self._give(attachment, chunk)
+        if not self._gop_open:
+            attachment._waiting = True
+
+    def _change(self, splice: Chunk) -> None:
+        cause = MediaError(
+            "The tracks of the stream changed, and this format cannot go on with others.",
+            code="tracks_changed",
+            remedy="Open the URL again.",
+            stream=self.stream.key,
+        )
+        for attachment in self._attachments:
+            if attachment._splice:
+                attachment._waiting = True
+                self._give(attachment, splice)
+            elif attachment.attached:
+                attachment.detach()
+                self._end(attachment, cause)
+
+    def _give(self, attachment: Attachment, chunk: Chunk) -> None:
+        if attachment._feed is None:
+            return
+        if attachment._waiting and not chunk.is_init:
+            if not chunk.starts_gop:
+                return
+            attachment._waiting = False
+        try:
+            attachment._sink.on_chunk(chunk)
+        except Exception:
+            _log.exception("a viewer of %s.%s failed and is detached", self.stream.key, self.format.name)
+            self._tally.add("feed.sink_error")
+            attachment.detach()
+            self._end(
+                attachment,
+                LocalError("This output failed inside the gateway.", code="sink_failed", stream=self.stream.key),
+            )
+
+    def _end(self, attachment: Attachment, cause: GatewayError | None) -> None:
+        attachment._feed = None
+        try:
+            attachment._sink.on_end(cause)
+        except Exception:
+            _log.exception("a viewer of %s.%s failed at its end", self.stream.key, self.format.name)
+            self._tally.add("feed.sink_error")
+
+    def _finish(self, cause: GatewayError | None) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        self._cause = cause
+        attachments, self._attachments = self._attachments, ()
+        self._writer = None
+        self._stop()
+        for attachment in attachments:
+            if attachment.attached:
+                self._end(attachment, cause)
+
+    def _remove(self, attachment: Attachment) -> None:
+        self._attachments = tuple(other for other in self._attachments if other is not attachment)
+        if not self._attachments and not self._ended and self._subscription is not None:
+            self._stop()
+
+
+def _names(tracks: Sequence[Track]) -> str:
+    return ", ".join(track.codec.name for track in tracks)
+
+
+class Feeds:
+    """The running Feeds of a process, so that viewers of one stream and format meet in one. Holds no Feed that has no
+    viewers.
+    """
+
+    def __init__(self, *, tally: Tally | None = None) -> None:
+        self._tally = tally if tally is not None else Tally()
+        self._running: dict[tuple[int, str], Feed] = {}
+
+    def get(self, stream: Stream, format_name: str) -> Feed:
+        """Return the running Feed of `stream` in that format, or a sleeping one that attach will start. Raises
+        RequestError for an unknown format.
+        """
+        form = FORMATS.get(format_name)
+        if form is None:
+            raise RequestError(
+                f"There is no format {format_name!r}.",
+                status=404,
+                code="format_unknown",
+                remedy=f"Formats: {', '.join(FORMATS)}.",
+            )
+        feed = self._running.get((id(stream), format_name))
+        if feed is not None and feed.stream is stream:
+            return feed
+        return Feed(stream, form, tally=self._tally, on_state=self._note)
+
+    @property
+    def running(self) -> Sequence[Feed]:
+        return tuple(self._running.values())
+
+    def _note(self, feed: Feed, runs: bool) -> None:
+        key = (id(feed.stream), feed.format.name)
+        if runs:
+            self._running.setdefault(key, feed)
+        elif self._running.get(key) is feed:
+            del self._running[key]
