@@ -536,7 +536,8 @@ class AdtsFrame:
 class AdtsSplitter:
     """Cut a stream of ADTS frames (ISO/IEC 14496-3 section 1.A.3.2) into raw frames, whatever the cuts of the input.
 
-    `skipped` counts the bytes that were no ADTS, `refused` the frames that nothing behind could play. Holds less than one frame (8191 bytes).
+    `skipped` counts the bytes that were no ADTS, `refused` the frames that nothing behind could play. Holds less than
+    one frame (8191 bytes).
     """
 
     __slots__ = ("_carry", "refused", "skipped")
