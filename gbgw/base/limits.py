@@ -6,7 +6,7 @@ from typing import Final
 ACCESS_UNIT_BYTES: Final = 8 << 20  # a whole second of a 64 Mbit/s stream; one picture is far less
 REORDER_PACKETS: Final = 512  # half a second of a 10 Mbit/s stream
 REORDER_SECONDS: Final = 0.2  # GB/T 28181 allows 50 ms of jitter; four times that still feels live
-REORDER_BYTES: Final = 4 << 20  # payload held behind a hole: three seconds of a 10 Mbit/s stream; 512 jumbo packets would be 32 MiB
+REORDER_BYTES: Final = 4 << 20  # held behind a hole: three seconds of a 10 Mbit/s stream
 RTP_FRAME_BYTES: Final = 65_535  # RFC 4571 length field; Dahua was seen with 32,810
 FRAMER_BYTES: Final = 256 << 10  # four frames of the largest size: enough to confirm a resynchronisation
 PSM_BYTES: Final = 1_018  # H.222.0 (2021) section 2.5.4
@@ -48,6 +48,7 @@ SIP_HEADERS: Final = 256  # lines in one message
 SIP_INBOX: Final = 4_096  # parsed messages that wait for the user agent
 SIP_CONNECTIONS: Final = 20_000  # TCP connections at once: one per device
 SIP_TRANSACTIONS: Final = 200_000  # 5,000 requests/s live for 32 s each (timer J)
+SIP_FORKS: Final = 8  # 2xx of different peers to one INVITE; more are not even acknowledged
 SIP_DIALOGS: Final = 50_000  # one per stream and direction; a node carries a few thousand
 SIP_PROCEEDING_SECONDS: Final = 190.0  # RFC 3261 timer C (over 3 minutes): an INVITE that only rings ends then
 SIP_CONNECTION_IDLE_SECONDS: Final = 300.0  # without one byte: five keepalive intervals of GB/T 28181
@@ -108,3 +109,10 @@ PAGE_ITEMS: Final = 1_000  # of one page of an API list
 EVENT_VIEWERS: Final = 64  # server-sent event streams at once: dashboards, not viewers
 EVENT_HEARTBEAT_SECONDS: Final = 15.0  # below the idle limit of the usual proxies (60 s)
 PLAY_TOKEN_SECONDS: Final = 7 * 86_400.0  # longest validity of a signed play URL
+DEVICE_SESSIONS: Final = 64  # at once in one simulated device: sixteen channels in four streams each
+DEVICE_MESSAGES: Final = 20_000  # answers that wait in one simulated device: two catalogs of 10,000 channels
+DEVICE_SEND_BYTES: Final = 1 << 20  # in a TCP media connection before units are dropped: two seconds of 4 Mbit/s
+
+# Store
+STORE_BATCH: Final = 1_000  # writes in one transaction; more are written before the 100 ms are over
+STORE_BATCHES: Final = 64  # on their way to the disk; a slower disk loses writes that nobody waits for
