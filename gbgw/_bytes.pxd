@@ -4,8 +4,10 @@ A cursor checks before it moves. A read past `end` gives 0, sets the sticky `sho
 always ends and one question at the end (`short`) replaces a test per field. Lengths are compared before they are subtracted, in Py_ssize_t.
 """
 
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memchr
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memchr, memcpy, memmove
 
 
 cdef struct Cursor:
@@ -92,6 +94,14 @@ cdef inline uint8_t peek(const Cursor* c, Py_ssize_t offset) noexcept nogil:
     return c.base[c.at + offset]
 
 
+cdef inline bytes copied(Cursor* c, Py_ssize_t count):
+    """The next `count` bytes as an object of their own; too few gives b"" and marks the cursor short."""
+    if not need(c, count):
+        return b""
+    c.at += count
+    return PyBytes_FromStringAndSize(<const char*>(c.base + c.at - count), count)
+
+
 cdef inline Py_ssize_t find_start_code(const uint8_t* base, Py_ssize_t at, Py_ssize_t end) noexcept nogil:
     """Index of the next 00 00 01 that begins at or after `at` and lies wholly before `end`, or -1."""
     cdef const void* hit
@@ -108,3 +118,109 @@ cdef inline Py_ssize_t find_start_code(const uint8_t* base, Py_ssize_t at, Py_ss
             return i - 2
         i += 1
     return -1
+
+
+cdef struct Buffer:
+    uint8_t* data
+    Py_ssize_t begin
+    Py_ssize_t end
+    Py_ssize_t capacity
+    Py_ssize_t limit
+
+
+cdef inline Buffer buffer(Py_ssize_t limit) noexcept nogil:
+    """A growing byte buffer that never holds more than `limit` bytes. Its live bytes are [begin, end); indices below count from `begin`."""
+    cdef Buffer b
+    b.data = NULL
+    b.begin = 0
+    b.end = 0
+    b.capacity = 0
+    b.limit = limit
+    return b
+
+
+cdef inline Py_ssize_t held(const Buffer* b) noexcept nogil:
+    return b.end - b.begin
+
+
+cdef inline Cursor live(const Buffer* b) noexcept nogil:
+    """The live bytes; valid until the next change of the buffer."""
+    return cursor(b.data + b.begin if b.data != NULL else NULL, b.end - b.begin)
+
+
+cdef inline bint reserve(Buffer* b, Py_ssize_t count) noexcept nogil:
+    """Make room for `count` more bytes; False when the limit or the memory forbids it."""
+    cdef Py_ssize_t length = b.end - b.begin
+    cdef Py_ssize_t wanted
+    cdef uint8_t* grown
+    if count < 0 or length > b.limit or count > b.limit - length:
+        return False
+    if count <= b.capacity - b.end:
+        return True
+    if b.begin > 0:
+        memmove(b.data, b.data + b.begin, <size_t>length)
+        b.begin = 0
+        b.end = length
+        if count <= b.capacity - length:
+            return True
+    wanted = length + count
+    if b.capacity > 0:
+        wanted = max(wanted, min(2 * b.capacity, b.limit))
+    grown = <uint8_t*>realloc(b.data, <size_t>wanted)
+    if grown == NULL:
+        return False
+    b.data = grown
+    b.capacity = wanted
+    return True
+
+
+cdef inline bint append(Buffer* b, const uint8_t* base, Py_ssize_t count) noexcept nogil:
+    """Copy `count` bytes that start at `base` (a cursor's current bytes) behind the live ones."""
+    if count == 0:
+        return True
+    if not reserve(b, count):
+        return False
+    memcpy(b.data + b.end, base, <size_t>count)
+    b.end += count
+    return True
+
+
+cdef inline bint prepend(Buffer* b, const uint8_t* base, Py_ssize_t count) noexcept nogil:
+    """Copy `count` bytes before the live ones; `base` must not point into `b`."""
+    cdef Py_ssize_t length = b.end - b.begin
+    if count == 0:
+        return True
+    if not reserve(b, count):
+        return False
+    memmove(b.data + b.begin + count, b.data + b.begin, <size_t>length)
+    memcpy(b.data + b.begin, base, <size_t>count)
+    b.end += count
+    return True
+
+
+cdef inline void drop(Buffer* b, Py_ssize_t count) noexcept nogil:
+    """Forget the first `count` live bytes; more than there are forgets them all."""
+    if count >= b.end - b.begin:
+        b.begin = 0
+        b.end = 0
+    elif count > 0:
+        b.begin += count
+
+
+cdef inline void cut(Buffer* b, Py_ssize_t length) noexcept nogil:
+    """Keep only the first `length` live bytes."""
+    if 0 <= length < b.end - b.begin:
+        b.end = b.begin + length
+
+
+cdef inline void release(Buffer* b) noexcept nogil:
+    free(b.data)
+    b.data = NULL
+    b.begin = 0
+    b.end = 0
+    b.capacity = 0
+
+
+cdef inline const uint8_t* bytes_at(const Cursor* c) noexcept nogil:
+    """Where the unread bytes of the cursor start; at most left(c) of them may be read."""
+    return c.base + c.at if c.base != NULL else NULL

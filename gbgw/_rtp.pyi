@@ -28,7 +28,7 @@ class RtpPacket:
     def payload(self) -> bytes: ...
     @property
     def lost_before(self) -> int:
-        """Packets declared lost immediately before this one; also 1 or more after an SSRC or sequence restart. 0: no hole."""
+        """Packets declared lost just before this one; 1 or more after an SSRC or sequence restart. 0: no hole."""
 
 def parse(datagram: bytes) -> RtpPacket | None:
     """Parse one RTP packet (RFC 3550 section 5.1); None when it is not one."""
@@ -63,9 +63,18 @@ def parse_rtcp(datagram: bytes) -> Sequence[SenderReport | Goodbye]:
 class JitterBuffer:
     """Put packets of one source back in order, bounded by packets and by time, and keep RFC 3550 A.3/A.8 statistics.
 
+    A packet more than 1000 sequence numbers away is set aside until the next one proves that the sequence restarted
+    there (8 in a row where the timestamp did not change); packets of another source are set aside the same way. None of
+    them disturbs the stream before.
+
     ssrc: what the session expects (the `y=` value), or None.
-    mode: "latch" accepts the first SSRC seen, whatever was expected; "adopt" is latch, and also changes over when the old one was silent for 3 s
-      or a new one persisted for 8 packets in a row of its own sequence; "strict" accepts only `ssrc`.
+    max_packets, max_seconds, max_bytes: how much and how long it waits for a missing packet; bytes are payload.
+    clock_hz: of the RTP timestamp, for the jitter figure.
+    mode: "latch" accepts the first SSRC seen, whatever was expected; "adopt" is latch, and also changes over when the
+      old one was silent for 3 s (two packets in a row of the new one prove it) or a new one persisted for 8 packets in
+      a row of its own sequence; "strict" accepts only `ssrc`.
+
+    Raises ValueError for limits out of range, and for "strict" without `ssrc`.
     """
 
     def __init__(
@@ -75,9 +84,11 @@ class JitterBuffer:
         *,
         max_packets: int = 512,
         max_seconds: float = 0.2,
+        max_bytes: int = 4194304,
+        clock_hz: int = 90000,
     ) -> None: ...
     def push(self, datagram: bytes, now: float) -> Sequence[RtpPacket]:
-        """Take one RTP datagram; return the packets now in order, oldest first. Never raises on input; damage is counted."""
+        """Take one RTP datagram; return the packets now in order, oldest first. Damage is counted, never raised."""
 
     def poll(self, now: float) -> Sequence[RtpPacket]:
         """Give up on holes older than max_seconds and return what they held back."""
@@ -95,11 +106,19 @@ class JitterBuffer:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Counters so far: rtp.received rtp.bytes rtp.lost rtp.late rtp.duplicate rtp.reordered rtp.malformed rtp.wrong_ssrc rtp.ssrc_change rtp.restart."""
+        """Counters so far.
+
+        rtp.received rtp.bytes (whole datagrams) rtp.lost rtp.late rtp.duplicate rtp.reordered rtp.malformed
+        rtp.wrong_ssrc rtp.ssrc_change rtp.restart rtp.stray (far out of sequence, confirmed by no second).
+        """
 
     @property
     def depth(self) -> int:
         """Packets held back just now."""
+
+    @property
+    def buffered(self) -> int:
+        """Payload bytes held back just now."""
 
     @property
     def jitter_seconds(self) -> float: ...
@@ -107,13 +126,18 @@ class JitterBuffer:
         """Note a sender report, for LSR and DLSR of the next receiver report."""
 
     def receiver_report(self, reporter_ssrc: int, now: float) -> bytes:
-        """Return an RTCP RR with one report block and an SDES CNAME (RFC 3550 sections 6.4.2, 6.5), or b"" before the first packet."""
+        """Return an RR with one block and an SDES CNAME (RFC 3550 sections 6.4.2, 6.5); b"" before the first packet."""
 
 @final
 class Framer:
-    """RFC 4571 framing over TCP, with resynchronisation after garbage, `$` interleaving (RFC 2326 section 10.12) and private prefixes.
+    """RFC 4571 framing over TCP, with `$` interleaving (RFC 2326 section 10.12) and resynchronisation after garbage.
 
-    ssrc: when known it makes resynchronisation sure.
+    In step, a frame is taken at once when it is of the SSRC known or learned, or its payload begins a pack; any other,
+    and every frame after garbage, waits until the head of the next frame confirms it. Any cut of the bytes gives the
+    same packets; time is linear in the bytes.
+
+    ssrc: what the session expects, or None; another is learned from the stream.
+    max_bytes: at least 131072 (ValueError), so that two frames of the largest size fit.
     """
 
     def __init__(self, ssrc: int | None = None, *, max_bytes: int = 262144) -> None: ...

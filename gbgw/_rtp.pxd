@@ -1,0 +1,103 @@
+"""RTP core: what other extension modules may use of it; `_rtp.pyi` documents it."""
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+
+cdef struct Header:
+    bint marker
+    uint8_t payload_type
+    uint16_t sequence_number
+    uint32_t timestamp
+    uint32_t ssrc
+    Py_ssize_t offset  # of the payload in the datagram
+    Py_ssize_t length  # of the payload
+
+
+cdef class RtpPacket:
+    cdef readonly bint marker
+    cdef readonly uint8_t payload_type
+    cdef readonly uint16_t sequence_number
+    cdef readonly uint32_t timestamp
+    cdef readonly uint32_t ssrc
+    cdef readonly int64_t extended_sequence_number
+    cdef readonly int64_t lost_before
+    cdef readonly bytes payload
+    cdef double arrived
+    cdef Py_ssize_t datagram_bytes
+
+
+cdef class SenderReport:
+    cdef readonly uint32_t ssrc
+    cdef readonly uint64_t ntp
+    cdef readonly uint32_t timestamp
+    cdef readonly uint32_t packet_count
+    cdef readonly uint32_t octet_count
+
+
+cdef class Goodbye:
+    cdef readonly uint32_t ssrc
+
+
+cdef class JitterBuffer:
+    # The source and its rivals
+    cdef int mode
+    cdef bint known
+    cdef bint locked
+    cdef uint32_t expected_ssrc
+    cdef uint32_t locked_ssrc
+    cdef double heard_at
+    cdef list rivals
+    # The window of sequence numbers [base, base + window)
+    cdef Py_ssize_t window
+    cdef double max_seconds
+    cdef Py_ssize_t max_bytes
+    cdef int64_t base
+    cdef int64_t released
+    cdef int64_t highest
+    cdef uint32_t highest_timestamp
+    cdef bint restarted
+    cdef list held
+    cdef int64_t[::1] seen
+    cdef Py_ssize_t held_count
+    cdef Py_ssize_t held_bytes
+    cdef double oldest
+    # RFC 3550 appendix A.3, A.8
+    cdef double clock_hz
+    cdef int64_t first
+    cdef int64_t source_received
+    cdef int64_t expected_prior
+    cdef int64_t received_prior
+    cdef bint transit_known
+    cdef uint32_t transit
+    cdef double jitter
+    cdef bint reported
+    cdef uint32_t report_ntp
+    cdef double report_at
+    # Counters
+    cdef int64_t n_received, n_bytes, n_lost, n_late, n_duplicate, n_reordered
+    cdef int64_t n_malformed, n_wrong_ssrc, n_ssrc_change, n_restart, n_stray
+
+    cdef void measure(self, uint32_t timestamp, double now) noexcept
+    cdef int begin(self, RtpPacket packet) except -1
+    cdef int candidate(self, RtpPacket packet, Py_ssize_t needed, list out) except -1
+    cdef int change_over(self, list out) except -1
+    cdef int drop_rivals(self) except -1
+    cdef int arrange(self, RtpPacket packet, int64_t number, list out) except -1
+    cdef int hold(self, RtpPacket packet) except -1
+    cdef int release_one(self, RtpPacket packet, list out) except -1
+    cdef int release_run(self, list out) except -1
+    cdef int skip_hole(self, list out) except -1
+    cdef int advance(self, int64_t target, list out) except -1
+    cdef int release_due(self, double now, list out) except -1
+    cdef int age(self) except -1
+
+
+cdef class Framer:
+    cdef bytearray pending
+    cdef Py_ssize_t max_bytes
+    cdef bint known
+    cdef uint32_t ssrc
+    cdef bint synced
+    cdef int64_t n_garbage, n_resync, n_interleaved
+
+    cdef Py_ssize_t scan(self, const uint8_t* base, Py_ssize_t length, list out) except -1
