@@ -65,10 +65,10 @@ fuzz: build ## coverage-guided fuzzing, SECONDS_EACH seconds a target
 	  $(BIN)/python $$target -max_total_time=$(SECONDS_EACH) tests/fuzz/corpus/$$(basename $$target .py | sed s/fuzz_//) || exit 1; done
 
 bench: build ## pytest-benchmark: core / model and core / FFmpeg ratios
-	@$(BIN)/python -m pytest benchmarks -q -p no:timeout --benchmark-only --benchmark-columns=median,ops,rounds
+	@$(BIN)/python -m pytest benchmarks -q -o timeout=0 --benchmark-only --benchmark-columns=median,ops,rounds
 
 soak: build ## 1,000 INVITE/BYE cycles and more, a third of them broken
-	@GBGW_STRICT=1 $(BIN)/python -m pytest tests/system -q -m soak -o addopts= -p no:timeout
+	@GBGW_STRICT=1 $(BIN)/python -m pytest tests/system -q -m soak -o addopts= -o timeout=0
 
 wheel: build ## a wheel with compiled cores and the built console
 	@$(BIN)/python -m build --wheel --no-isolation -o dist
