@@ -6,6 +6,7 @@ for an answer, reads the answer's SDP, and ends the dialog whenever nobody wants
 on the wire are the user agent's work.
 """
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -16,7 +17,7 @@ from gbgw.base.machine import Tick
 from gbgw.gb import manscdp, sdp
 from gbgw.gb.ids import stream_key
 from gbgw.gb.sdp import SessionDescription
-from gbgw.sip import agent
+from gbgw.sip import events
 from gbgw.sip.flow import Flow
 from gbgw.sip.message import Request, Uri
 
@@ -60,9 +61,13 @@ def subject(sender_id: str, sender_serial: str, receiver_id: str, receiver_seria
 
 
 def build_invite(platform: Platform, channel_id: str, offer: SessionDescription, flow: Flow) -> Request:
-    """Return the INVITE for a live picture; the sender's serial in Subject is the offered SSRC."""
+    """Return the INVITE for a live picture; the sender's serial in Subject is the offered SSRC.
+
+    Call-ID and From tag are made here, so that the store can know the dialog before it begins.
+    """
     headers = {
-        "From": platform.address_of_record(platform.platform_id),
+        "From": f"{platform.address_of_record(platform.platform_id)};tag={secrets.token_hex(8)}",
+        "Call-ID": secrets.token_hex(16),
         "To": platform.address_of_record(channel_id),
         "Contact": platform.contact(flow),
         "Subject": subject(channel_id, offer.ssrc_text, platform.platform_id),
@@ -81,7 +86,7 @@ class Command(Enum):
 BEGIN: Final = Command.BEGIN
 CLOSE: Final = Command.CLOSE
 
-Event = Command | Tick | agent.Provisional | agent.Final | agent.Failed | agent.Ended
+Event = Command | Tick | events.Provisional | events.Final | events.Failed | events.Ended
 
 # Effects, beside Ask and End for the user agent
 
@@ -114,7 +119,7 @@ class Counted:
     detail: str = ""
 
 
-Effect = agent.Ask | agent.End | Answered | Refused | Closed | Counted
+Effect = events.Ask | events.End | Answered | Refused | Closed | Counted
 
 
 class State(Enum):
@@ -205,33 +210,33 @@ class LiveInvite:
             case State.IDLE, Command.BEGIN:
                 self.state = State.INVITING
                 self._deadline = now + self._seconds
-                effects.append(agent.Ask(self.handle, self._request, self._flow))
+                effects.append(events.Ask(self.handle, self._request, self._flow))
             case State.IDLE, Command.CLOSE:
                 self.state = State.OVER
             case ((State.INVITING | State.PROCEEDING | State.ANSWERED), Command.CLOSE):
                 effects.append(self._end())
-            case State.INVITING, agent.Provisional():
+            case State.INVITING, events.Provisional():
                 self.state = State.PROCEEDING
-            case ((State.INVITING | State.PROCEEDING), agent.Final()):
+            case ((State.INVITING | State.PROCEEDING), events.Final()):
                 effects += self._take_final(event)
-            case ((State.INVITING | State.PROCEEDING), agent.Failed()):
+            case ((State.INVITING | State.PROCEEDING), events.Failed()):
                 effects.append(Refused(self._silence(event.reason)))
                 self._over()
-            case ((State.INVITING | State.PROCEEDING), agent.Ended()):
+            case ((State.INVITING | State.PROCEEDING), events.Ended()):
                 effects.append(Refused(self._silence(event.reason)))
                 self._over()
-            case State.ANSWERED, (agent.Ended() | agent.Failed()):
+            case State.ANSWERED, (events.Ended() | events.Failed()):
                 effects.append(Closed(event.reason))
                 self._over()
-            case State.ENDING, agent.Final() if event.response.status >= 300:
+            case State.ENDING, events.Final() if event.response.status >= 300:
                 self._over()
-            case State.ENDING, agent.Final() if event.response.status >= 200:
+            case State.ENDING, events.Final() if event.response.status >= 200:
                 effects.append(Counted("invite.late_answer", self._key))  # the user agent says BYE and tells Ended
-            case State.ENDING, (agent.Ended() | agent.Failed()):
+            case State.ENDING, (events.Ended() | events.Failed()):
                 self._over()
         return effects
 
-    def _take_final(self, event: agent.Final) -> list[Effect]:
+    def _take_final(self, event: events.Final) -> list[Effect]:
         status = event.response.status
         if status >= 300:
             self._over()
@@ -269,7 +274,7 @@ class LiveInvite:
     def _end(self) -> Effect:
         self.state = State.ENDING
         self._deadline = None
-        return agent.End(self.handle)
+        return events.End(self.handle)
 
     def _over(self) -> None:
         self.state = State.OVER

@@ -1,0 +1,1 @@
+"""What must outlive the process: tokens, devices, channels, bindings and dialogs in progress."""
