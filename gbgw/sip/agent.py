@@ -1,150 +1,600 @@
-"""The user agent: the one machine that holds every transaction and dialog to its end (RFC 3261 sections 12, 13, 15, 17; RFC 6026).
-
-Events come from two sides. From the network: Received, FlowClosed. From the transaction user (registrar, sessions, simulated device): the other
-events, each naming its work by a `handle`. A handle of a client transaction or of a dialog opened by us is chosen by the caller with
-`UserAgent.new_handle()`; one of a server transaction is chosen by the agent and told in Incoming. An INVITE's handle stays the handle of its dialog.
+"""The user agent: the one machine that holds every transaction and dialog to its end (RFC 3261 sections 8, 9, 12 to 15,
+17; RFC 6026). Its events and effects are in `sip/events.py` and re-exported here.
 """
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Sequence
+from heapq import heappop, heappush
+from itertools import count
+from math import inf
 from typing import Literal
 
+from gbgw.base import limits
+from gbgw.base.machine import Tick
+from gbgw.sip import compose
+from gbgw.sip.calls import Asked, Bye, Call, Dialogs
+from gbgw.sip.compose import ACCEPT, ALLOW, METHODS, PRODUCT, Address, Composer
+from gbgw.sip.dialog import Dialog, same_peer
+from gbgw.sip.events import (
+    Acknowledged,
+    Ask,
+    Cancelled,
+    Counted,
+    Effect,
+    End,
+    Ended,
+    Event,
+    Failed,
+    Final,
+    FlowClosed,
+    Incoming,
+    Provisional,
+    Received,
+    Reply,
+    Send,
+)
 from gbgw.sip.flow import Flow
 from gbgw.sip.message import Message, Request, Response
+from gbgw.sip.parse import serialize
+from gbgw.sip.transaction import T1, Action, Input, Kind, State, Transaction
 
-# Events
+__all__ = [
+    "Acknowledged", "Ask", "Cancelled", "Counted", "Effect", "End", "Ended", "Event", "Failed", "Final", "FlowClosed",
+    "Incoming", "Provisional", "Received", "Reply", "Send", "UserAgent",
+]  # fmt: skip
 
-
-@dataclass(frozen=True, slots=True)
-class Received:
-    """A parsed message arrived."""
-
-    message: Message
-    flow: Flow
-
-
-@dataclass(frozen=True, slots=True)
-class FlowClosed:
-    """A TCP connection is gone; its transactions fail, its dialogs end with reason "transport"."""
-
-    flow: Flow
+_DONE = Request()  # stands in for a request whose answer is sent: 160,000 of them wait for timer J at full load
+_EndReason = Literal["bye", "closed", "no_answer", "no_ack", "cancelled", "transport"]
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """Send a request. Via, Max-Forwards, Content-Length, and From tag and Call-ID where absent, are the agent's work.
+def _class_of(status: int) -> Input:
+    return Input.PROVISIONAL if status < 200 else Input.SUCCESS if status < 300 else Input.FAILURE
 
-    For an INVITE the agent ACKs every final answer, keeps the dialog, and handles late or forked 2xx.
-    With `dialog` the request goes inside that dialog (INFO, BYE is End): the agent sets Request-URI, route set, tags and CSeq.
+
+class UserAgent:
+    """Transactions and dialogs over flows.
+
+    address: (host, port) by which the peer of a flow reaches us, for Via and Contact; the flow's own socket by default.
+    make_token: source of branches, tags and Call-IDs (tests).
     """
 
-    handle: int
-    request: Request
-    flow: Flow
-    dialog: int | None = None
+    def __init__(
+        self,
+        *,
+        address: Address = lambda flow: flow.local,
+        make_token: Callable[[], str] = compose.make_token,
+        product: str = PRODUCT,
+    ) -> None:
+        self._composer = Composer(address, make_token, product)
+        self._handles = count(1)
+        self._order = count()
+        self._effects: list[Effect] = []
+        self._clients: dict[object, Transaction] = {}  # by (branch, method) and, looser, by (Call-ID, CSeq, method)
+        self._servers: dict[object, Transaction] = {}
+        self._invites: dict[object, Transaction] = {}  # INVITE server transactions by (Call-ID, CSeq)
+        self._waiting: dict[int, Transaction] = {}  # server transactions without final answer, by handle
+        self._calls: dict[int, Call] = {}  # our INVITEs without final answer, by handle
+        self._dialogs = Dialogs()
+        self._accepts: dict[int, Transaction] = {}  # 2xx waiting for ACK, by the dialog's handle
+        self._connections: dict[int, set[Transaction]] = {}
+        self._heap: list[tuple[float, int, Transaction]] = []
+        self._states: Counter[tuple[Kind, State]] = Counter()
+        self.messages: Counter[tuple[str, str, int]] = Counter()  # ("in" or "out", method, status; 0 for requests)
 
+    # The Machine protocol
 
-@dataclass(frozen=True, slots=True)
-class End:
-    """Nobody wants this INVITE or dialog any more, whatever its state.
+    @property
+    def deadline(self) -> float | None:
+        heap = self._heap
+        while heap and (heap[0][2].finished or heap[0][2].scheduled != heap[0][0]):
+            heappop(heap)
+        return heap[0][0] if heap else None
 
-    Before a provisional answer: CANCEL is held back until one comes; after it: CANCEL; a crossing or late 2xx is ACKed and followed by BYE; a
-    confirmed dialog: BYE. Ended follows when the peer has answered or timer F has run out.
-    """
+    @property
+    def finished(self) -> bool:
+        """Never: the agent lives as long as its stack."""
+        return False
 
-    handle: int
+    @property
+    def idle(self) -> bool:
+        """True when no transaction and no dialog is left."""
+        return not (self.transactions or self._waiting or self._calls or len(self._dialogs))
 
+    def new_handle(self) -> int:
+        return next(self._handles)
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """Answer a request that Incoming delivered; a 2xx to an INVITE opens a dialog under the same handle and is repeated until ACK."""
+    def push(self, event: Event | Tick, now: float) -> Sequence[Effect]:
+        """Fire due timers, take `event`, return what to do. What peers send never raises.
 
-    handle: int
-    response: Response
+        Raises SipError when a request given by Ask has no usable From.
+        """
+        self._fire(now)
+        match event:
+            case Received(Request() as request, flow):
+                self._on_request(request, flow, now)
+            case Received(Response() as response, flow):
+                self._on_response(response, flow, now)
+            case Reply(handle, response):
+                self._reply(handle, response, now)
+            case Ask():
+                self._ask(event, now)
+            case End(handle):
+                self._end(handle, now)
+            case FlowClosed(flow):
+                self._on_closed(flow, now)
+            case _:
+                pass
+        effects, self._effects = self._effects, []
+        return effects
 
+    # Figures
 
-Event = Received | FlowClosed | Ask | End | Reply
+    @property
+    def transactions(self) -> int:
+        return sum(self._states.values())
 
-# Effects
+    @property
+    def dialogs(self) -> int:
+        return len(self._dialogs)
 
+    def figures(self) -> dict[tuple[str, str], int]:
+        """Return the number of live transactions by (kind, state)."""
+        return {(kind.value, state.value): number for (kind, state), number in self._states.items() if number}
 
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Put these bytes on the wire. Performing it never awaits."""
+    # Transactions: filing, stepping, timers
 
-    data: bytes
-    flow: Flow
+    def _open(
+        self, kind: Kind, request: Request, flow: Flow, now: float, *, handle: int = 0, owner: object = None
+    ) -> Transaction:
+        transaction = Transaction(kind, request, flow, now, handle=handle)
+        transaction.owner = owner
+        self._states[kind, transaction.state] += 1
+        if flow.connection:
+            self._connections.setdefault(flow.connection, set()).add(transaction)
+        self._schedule(transaction)
+        return transaction
 
+    def _file(self, transaction: Transaction, book: dict[object, Transaction], *keys: object) -> None:
+        for key in keys:
+            book[key] = transaction
+            transaction.filed.append((book, key))
 
-@dataclass(frozen=True, slots=True)
-class Incoming:
-    """A new request that is not a retransmission, ACK or CANCEL; `dialog` is the handle of the dialog it belongs to, if any.
+    def _step(self, transaction: Transaction, event: Input, now: float, response: Response | None = None) -> None:
+        before = transaction.state
+        actions = transaction.push(event, now)
+        self._settle(transaction, before)
+        self._act(transaction, actions, response, now)
 
-    Unknown methods, BYE and INFO outside any dialog, and requests in a dialog from elsewhere than its peer were already answered by the agent.
-    A BYE inside a dialog was already answered 200 and is told as Ended.
-    """
+    def _settle(self, transaction: Transaction, before: State) -> None:
+        """Note a change of state; forget what is terminated."""
+        after = transaction.state
+        if after is not before:
+            self._states[transaction.kind, before] -= 1
+            if after is State.TERMINATED:
+                self._forget(transaction)
+                return
+            self._states[transaction.kind, after] += 1
+        self._schedule(transaction)
 
-    handle: int
-    request: Request
-    flow: Flow
-    dialog: int | None = None
+    def _forget(self, transaction: Transaction) -> None:
+        for book, key in transaction.filed:
+            if book.get(key) is transaction:
+                del book[key]
+        if transaction.kind is not Kind.ACCEPT:
+            self._waiting.pop(transaction.handle, None)
+        elif self._accepts.get(transaction.handle) is transaction:
+            del self._accepts[transaction.handle]
+        if transaction.flow.connection:
+            group = self._connections.get(transaction.flow.connection)
+            if group is not None:
+                group.discard(transaction)
+                if not group:
+                    del self._connections[transaction.flow.connection]
 
+    def _schedule(self, transaction: Transaction) -> None:
+        at = transaction.deadline
+        if at < transaction.scheduled:
+            transaction.scheduled = at
+            heappush(self._heap, (at, next(self._order), transaction))
 
-@dataclass(frozen=True, slots=True)
-class Provisional:
-    handle: int
-    response: Response
+    def _fire(self, now: float) -> None:
+        heap = self._heap
+        while heap and heap[0][0] <= now:
+            at, _, transaction = heappop(heap)
+            if transaction.finished or transaction.scheduled != at:
+                continue
+            transaction.scheduled = inf
+            while not transaction.finished:
+                before = transaction.state
+                actions = transaction.fire(now)
+                if actions is None:
+                    break
+                self._settle(transaction, before)
+                self._act(transaction, actions, None, now)
+            if not transaction.finished:
+                self._schedule(transaction)
 
+    def _act(self, transaction: Transaction, actions: Sequence[Action], response: Response | None, now: float) -> None:
+        for action in actions:
+            match action:
+                case Action.SEND:
+                    if transaction.sent:
+                        self._effects.append(Send(transaction.sent, transaction.flow))
+                case Action.ACK if response is not None:
+                    self._send(compose.acknowledge(transaction.request, response), transaction.flow)
+                case Action.DELIVER if response is not None:
+                    self._deliver(transaction, response, now)
+                case Action.TRYING:
+                    answer = Response.to(transaction.request, 100)
+                    self._answer(transaction, answer, now)
+                case Action.TIMED_OUT:
+                    self._count("sip.timeout", transaction.request.method)
+                    self._fail(transaction, "timeout", now)
+                case Action.BROKEN:
+                    self._fail(transaction, "transport", now)
+                case Action.UNANSWERED:
+                    self._count("sip.unanswered", transaction.request.method)
+                    self._waiting.pop(transaction.handle, None)
+                    self._answer(transaction, Response.to(transaction.request, 500), now)
+                    if transaction.kind is Kind.INVITE_SERVER:
+                        self._effects.append(Ended(transaction.handle, "cancelled"))
+                case Action.UNACKNOWLEDGED:
+                    self._unacknowledged(transaction, now)
+                case _:
+                    pass
 
-@dataclass(frozen=True, slots=True)
-class Final:
-    """The final answer; a 2xx to an INVITE was ACKed already."""
+    def _send(self, message: Message, flow: Flow) -> bytes:
+        data = serialize(message)
+        self._note("out", message)
+        self._effects.append(Send(data, flow))
+        return data
 
-    handle: int
-    response: Response
-    flow: Flow
+    def _note(self, way: str, message: Message) -> None:
+        if isinstance(message, Request):
+            self.messages[way, message.method if message.method in METHODS else "other", 0] += 1
+        else:
+            method = message.cseq[1]
+            self.messages[way, method if method in METHODS else "other", message.status] += 1
 
+    def _count(self, name: str, detail: str = "") -> None:
+        self._effects.append(Counted(name, detail))
 
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """No final answer will come."""
+    # Requests that come in
 
-    handle: int
-    reason: Literal["timeout", "transport"]
+    def _on_request(self, request: Request, flow: Flow, now: float) -> None:
+        self._note("in", request)
+        method = request.method
+        key = compose.server_key(request, flow, "INVITE" if method == "ACK" else method)
+        known = self._servers.get(key)
+        if method == "ACK":
+            self._on_ack(request, flow, known, now)
+            return
+        if known is not None:
+            self._count("sip.retransmission", method)
+            self._step(known, Input.REQUEST, now)
+            return
+        if self.transactions >= limits.SIP_TRANSACTIONS:
+            self._count("sip.overload", method)
+            answer = Response.to(request, 503, headers=(("Retry-After", "10"),))
+            self._send(self._composer.response(request, answer, flow, self._composer.token()), flow)
+            return
+        kind = Kind.INVITE_SERVER if method == "INVITE" else Kind.SERVER
+        transaction = self._open(kind, request, flow, now, handle=self.new_handle())
+        transaction.tag = self._composer.token()
+        self._file(transaction, self._servers, key)
+        if kind is Kind.INVITE_SERVER:
+            self._file(transaction, self._invites, (request.call_id.lower(), request.cseq[0]))
+        refusal = self._refusal(request)
+        if refusal is not None:
+            self._answer(transaction, refusal, now)
+        elif method == "CANCEL":
+            self._on_cancel(transaction, now)
+        else:
+            self._place(transaction, now)
 
+    def _refusal(self, request: Request) -> Response | None:
+        """Answer what needs no user: methods, extensions and addresses we do not know."""
+        if request.method not in METHODS:
+            return Response.to(request, 405, headers=(("Allow", ALLOW),))
+        if request.target.scheme not in ("sip", "sips"):
+            return Response.to(request, 416)
+        extensions = compose.unsupported(request) if request.method != "CANCEL" else ""
+        if extensions:
+            return Response.to(request, 420, headers=(("Unsupported", extensions),))
+        if request.method == "OPTIONS":
+            return Response.to(request, 200, headers=(("Allow", ALLOW), ("Accept", ACCEPT)))
+        return None
 
-@dataclass(frozen=True, slots=True)
-class Acknowledged:
-    """The ACK for our 2xx to an INVITE arrived."""
+    def _place(self, transaction: Transaction, now: float) -> None:
+        """Find the dialog of a request; deliver it or answer it."""
+        request, flow, method = transaction.request, transaction.flow, transaction.request.method
+        inside = bool(request.to_.tag)
+        dialog: Dialog | None = None
+        if inside or method != "INVITE":
+            dialog, elsewhere = self._dialogs.find(request, flow)
+            if elsewhere and (inside or method in ("BYE", "INFO")):
+                self._count("sip.dialog_wrong_flow", f"{method} from {flow}")
+                self._answer(transaction, Response.to(request, 481), now)
+                return
+        if dialog is None:
+            if method in ("BYE", "INFO") or (method == "INVITE" and inside):
+                self._count("sip.no_dialog", method)
+                self._answer(transaction, Response.to(request, 481), now)
+                return
+            if method == "INVITE" and len(self._dialogs) >= limits.SIP_DIALOGS:
+                self._count("sip.overload", method)
+                self._answer(transaction, Response.to(request, 503, headers=(("Retry-After", "10"),)), now)
+                return
+        elif method == "BYE":
+            self._answer(transaction, Response.to(request, 200), now)
+            self._on_bye(dialog, now)
+            return
+        elif dialog.matches(request):
+            number = request.cseq[0]
+            if dialog.remote_cseq is not None and number < dialog.remote_cseq:
+                self._answer(transaction, Response.to(request, 500), now)
+                return
+            dialog.remote_cseq = number
+        else:
+            self._count("sip.dialog_loose_match", method)
+        transaction.owner = dialog
+        self._waiting[transaction.handle] = transaction
+        self._effects.append(Incoming(transaction.handle, request, flow, dialog.handle if dialog else None))
 
-    handle: int
-    request: Request
+    def _on_bye(self, dialog: Dialog, now: float) -> None:
+        if dialog.ending and dialog.handle not in self._accepts:
+            return  # our own BYE is under way: its answer ends the dialog
+        self._close(dialog, "bye")
 
+    def _on_cancel(self, transaction: Transaction, now: float) -> None:
+        request, flow = transaction.request, transaction.flow
+        invite = self._servers.get(compose.server_key(request, flow, "INVITE"))
+        if invite is None:
+            invite = self._invites.get((request.call_id.lower(), request.cseq[0]))
+            if invite is not None and not same_peer(invite.flow, flow):
+                self._count("sip.dialog_wrong_flow", f"CANCEL from {flow}")
+                invite = None
+        self._answer(transaction, Response.to(request, 200 if invite else 481), now)
+        if invite is not None and self._waiting.pop(invite.handle, None) is not None:
+            self._answer(invite, Response.to(invite.request, 487), now)
+            self._effects.append(Cancelled(invite.handle))
 
-@dataclass(frozen=True, slots=True)
-class Cancelled:
-    """The peer cancelled its INVITE before we answered; 487 was sent."""
+    def _on_ack(self, request: Request, flow: Flow, known: Transaction | None, now: float) -> None:
+        if known is None:
+            known = self._invites.get((request.call_id.lower(), request.cseq[0]))
+            if known is not None and not same_peer(known.flow, flow):
+                known = None
+        if known is not None and known.state is State.COMPLETED:
+            self._step(known, Input.ACK, now)
+            return
+        dialog, elsewhere = self._dialogs.find(request, flow)
+        accept = self._accepts.get(dialog.handle) if dialog is not None else None
+        if dialog is None or accept is None:
+            if elsewhere or dialog is None:
+                self._count("sip.ack_unmatched", str(flow))
+            return
+        invite_handle = accept.owner
+        self._step(accept, Input.ACK, now)
+        assert isinstance(invite_handle, int)
+        if dialog.ending:
+            self._bye(dialog, now)
+        else:
+            self._effects.append(Acknowledged(invite_handle, request))
 
-    handle: int
+    # Answers that we give
 
+    def _reply(self, handle: int, response: Response, now: float) -> None:
+        transaction = self._waiting.get(handle)
+        if transaction is None:
+            self._count("sip.unknown_handle", "reply")
+            return
+        if response.status >= 200:
+            del self._waiting[handle]
+        request, dialog = transaction.request, transaction.owner
+        sent = self._answer(transaction, response, now)
+        if request.method != "INVITE" or not 200 <= response.status < 300:
+            return
+        if isinstance(dialog, Dialog):
+            dialog.refresh(request)
+        else:
+            dialog = Dialog.answered(handle, request, sent, transaction.flow)
+            self._dialogs.add(dialog)
+        accept = self._open(Kind.ACCEPT, request, transaction.flow, now, handle=dialog.handle, owner=handle)
+        accept.sent = transaction.sent
+        self._accepts[dialog.handle] = accept
 
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """The dialog is over and the handle is free.
+    def _answer(self, transaction: Transaction, response: Response, now: float) -> Response:
+        """Send an answer through its transaction; return it as it was sent."""
+        full = self._composer.response(transaction.request, response, transaction.flow, transaction.tag)
+        transaction.sent = serialize(full)
+        self._note("out", full)
+        transaction.stop(Input.T)
+        if transaction.kind is Kind.SERVER and response.status >= 200:
+            transaction.request = _DONE
+        self._step(transaction, _class_of(response.status), now)
+        return full
 
-    reason: "bye" the peer ended it; "closed" we did and it was answered; "no_answer" we did and it was not; "no_ack" our 2xx was never
-    acknowledged and BYE was sent; "cancelled" our INVITE ended without a dialog; "transport" its connection closed.
-    """
+    def _unacknowledged(self, accept: Transaction, now: float) -> None:
+        dialog = self._dialogs.get(accept.handle)
+        self._count("sip.no_ack", str(accept.flow))
+        if dialog is not None:
+            self._bye(dialog, now, reason="no_ack")
 
-    handle: int
-    reason: Literal["bye", "closed", "no_answer", "no_ack", "cancelled", "transport"]
+    # Requests that we send
 
+    def _ask(self, ask: Ask, now: float) -> None:
+        request, flow, owner = ask.request, ask.flow, None
+        if ask.dialog is not None:
+            owner = self._dialogs.get(ask.dialog)
+            if owner is None or owner.ending:
+                self._count("sip.unknown_handle", "ask")
+                self._effects.append(Failed(ask.handle, "transport"))
+                return
+            flow = owner.flow
+            request = owner.request(request.method, request)
+            if request.method == "INVITE":
+                owner.invite_cseq = request.cseq[0]
+        if request.method == "INVITE":
+            call = Call(ask.handle, flow, owner)
+            call.transaction = self._start(Kind.INVITE_CLIENT, request, flow, now, call)
+            self._calls[ask.handle] = call
+        else:
+            self._start(Kind.CLIENT, request, flow, now, Asked(ask.handle))
 
-@dataclass(frozen=True, slots=True)
-class Counted:
-    """A name for the tally, with what was seen."""
+    def _start(
+        self, kind: Kind, request: Request, flow: Flow, now: float, owner: object, *, branch: str = ""
+    ) -> Transaction:
+        branch = branch or self._composer.branch()
+        full = self._composer.request(request, flow, branch) if kind is Kind.INVITE_CLIENT or owner else request
+        transaction = self._open(kind, full, flow, now, owner=owner)
+        number = full.cseq[0]
+        loose = (full.call_id.lower(), number, full.method)
+        self._file(transaction, self._clients, (branch, full.method), loose)
+        transaction.sent = self._send(full, flow)
+        return transaction
 
-    name: str
-    detail: str = ""
+    def _on_response(self, response: Response, flow: Flow, now: float) -> None:
+        self._note("in", response)
+        number, method = response.cseq
+        transaction = self._clients.get((response.via.branch, method))
+        if transaction is None:
+            transaction = self._clients.get((response.call_id.lower(), number, method))
+            if transaction is not None and (
+                transaction.request.from_.tag != response.from_.tag or transaction.flow.remote[0] != flow.remote[0]
+            ):
+                transaction = None
+        if transaction is None:
+            self._count("sip.response_unmatched", f"{response.status} {flow}")
+            return
+        self._step(transaction, _class_of(response.status), now, response)
 
+    def _deliver(self, transaction: Transaction, response: Response, now: float) -> None:
+        owner = transaction.owner
+        if isinstance(owner, Call):
+            self._on_call(owner, response, now)
+        elif isinstance(owner, Asked):
+            final = response.status >= 200
+            made = Final(owner.handle, response, transaction.flow) if final else Provisional(owner.handle, response)
+            self._effects.append(made)
+        elif isinstance(owner, Bye) and response.status >= 200:
+            self._close(owner.dialog, owner.reason or "closed", told=owner.told)
 
-Effect = Send | Incoming | Provisional | Final | Failed | Acknowledged | Cancelled | Ended | Counted
+    def _fail(self, transaction: Transaction, reason: Literal["timeout", "transport"], now: float) -> None:
+        owner = transaction.owner
+        if isinstance(owner, Call):
+            self._calls.pop(owner.handle, None)
+            effect: Effect = Failed(owner.handle, reason)
+            if not owner.wanted:
+                effect = Ended(owner.handle, "transport" if reason == "transport" else "cancelled")
+            owner.wanted = False
+            owner.over = True
+            self._effects.append(effect)
+        elif isinstance(owner, Asked):
+            self._effects.append(Failed(owner.handle, reason))
+        elif isinstance(owner, Bye):
+            ended: _EndReason = "no_answer" if reason == "timeout" else "transport"
+            self._close(owner.dialog, owner.reason or ended, told=owner.told)
+        elif transaction.kind is Kind.INVITE_SERVER:
+            self._effects.append(Ended(transaction.handle, "transport"))
+
+    # Our INVITEs
+
+    def _on_call(self, call: Call, response: Response, now: float) -> None:
+        if response.status < 200:
+            call.provisional = True
+            if call.wanted:
+                self._effects.append(Provisional(call.handle, response))
+            else:
+                self._cancel(call, now)
+        elif response.status < 300:
+            self._on_success(call, response, now)
+        else:
+            self._calls.pop(call.handle, None)
+            call.over = True
+            made = Final(call.handle, response, call.flow) if call.wanted else Ended(call.handle, "cancelled")
+            self._effects.append(made)
+
+    def _on_success(self, call: Call, response: Response, now: float) -> None:
+        """Take a 2xx: the first opens the dialog, a repeated one is ACKed again, any other is ACKed and ended."""
+        tag = response.to_.tag
+        answered = call.answered.get(tag)
+        if answered is not None:
+            self._effects.append(Send(answered.ack, call.flow))
+            return
+        if len(call.answered) >= limits.SIP_FORKS:
+            self._count("sip.forked", str(call.flow))
+            return
+        first = not call.over
+        assert call.transaction is not None
+        dialog = call.inside if first else None
+        if dialog is None:
+            dialog = Dialog.called(call.handle, call.transaction.request, response, call.flow)
+        else:
+            dialog.refresh(response)
+        call.answered[tag] = dialog
+        ack = self._composer.request(dialog.request("ACK"), call.flow, self._composer.branch())
+        dialog.ack = self._send(ack, call.flow)
+        if not first:
+            self._count("sip.forked", str(call.flow))
+            self._bye(dialog, now, told=False)
+            return
+        call.over = True
+        self._calls.pop(call.handle, None)
+        if call.inside is None:
+            self._dialogs.add(dialog)
+        if call.wanted:
+            self._effects.append(Final(call.handle, response, call.flow))
+        else:
+            self._bye(dialog, now)
+
+    def _end(self, handle: int, now: float) -> None:
+        call = self._calls.get(handle)
+        if call is not None:
+            if call.wanted:
+                call.wanted = False
+                if call.provisional:
+                    self._cancel(call, now)
+            return
+        dialog = self._dialogs.get(handle)
+        if dialog is not None:
+            if not dialog.ending:
+                dialog.ending = True
+                if handle not in self._accepts:  # RFC 3261 section 15: the callee waits for the ACK
+                    self._bye(dialog, now)
+            return
+        waiting = self._waiting.pop(handle, None)
+        if waiting is None:
+            self._count("sip.unknown_handle", "end")
+            return
+        self._answer(waiting, Response.to(waiting.request, 480), now)
+        self._effects.append(Ended(handle, "cancelled"))
+
+    def _cancel(self, call: Call, now: float) -> None:
+        invite = call.transaction
+        if call.cancelled or invite is None or invite.state is not State.PROCEEDING:
+            return
+        call.cancelled = True
+        self._start(Kind.CLIENT, compose.cancel(invite.request), call.flow, now, None, branch=invite.request.via.branch)
+        invite.limit(Input.C, now + 64 * T1)
+        self._schedule(invite)
+
+    def _bye(self, dialog: Dialog, now: float, *, told: bool = True, reason: _EndReason | None = None) -> None:
+        dialog.ending = True
+        self._start(Kind.CLIENT, dialog.request("BYE"), dialog.flow, now, Bye(dialog, told, reason))
+
+    def _close(self, dialog: Dialog, reason: _EndReason, *, told: bool = True) -> None:
+        """Forget a dialog and what was under way for it."""
+        if self._dialogs.remove(dialog) and told:
+            self._effects.append(Ended(dialog.handle, reason))
+            accept = self._accepts.get(dialog.handle)
+            if accept is not None:
+                before, accept.state = accept.state, State.TERMINATED
+                self._settle(accept, before)
+
+    def _on_closed(self, flow: Flow, now: float) -> None:
+        if not flow.connection:
+            return
+        for transaction in list(self._connections.get(flow.connection, ())):
+            self._step(transaction, Input.ERROR, now)
+        for dialog in self._dialogs.on(flow):
+            self._close(dialog, "transport")
