@@ -1,4 +1,7 @@
-"""MPEG program stream demultiplexer: any slices of a program stream in, access units out (Rec. ITU-T H.222.0 (2021) section 2.5; GB/T 28181-2022 Annex C).
+"""MPEG program stream demultiplexer: any slices of a program stream in, access units out.
+
+Rec. ITU-T H.222.0 (2021) section 2.5; GB/T 28181-2022 Annex C.
+
 
 Leaves out: scrambling, MPEG-1 system streams beyond their pack and PES headers, elementary streams that are only named (base.codec, supported=False).
 """
@@ -115,4 +118,5 @@ class Demuxer:
 
     @property
     def counts(self) -> dict[str, int]:
-        """ps.packs ps.maps ps.units ps.malformed ps.resync ps.skipped_bytes ps.private ps.dropped_units ps.oversize ps.codec_mismatch ps.no_map."""
+        """ps.packs ps.maps ps.units ps.malformed ps.resync ps.skipped_bytes ps.private ps.dropped_units ps.oversize ps.codec_mismatch ps.no_map
+        ps.unsupported (units of codecs known only by name) ps.other_video (PES of a second video stream_id; the first wins)."""

@@ -1,4 +1,4 @@
-"""Session-wide fixtures. Puts the repository root on sys.path so that `from tests.support import build` works everywhere."""
+"""Session-wide fixtures; puts the repository root on sys.path for `from tests.support import build`."""
 
 import os
 import sys
