@@ -6,6 +6,7 @@ it, `run` gives everything back in one `finally`: BYE first, then the port, then
 """
 
 import asyncio
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -23,7 +24,7 @@ from gbgw.media.hub import Stream
 from gbgw.observe import log
 from gbgw.sip import agent
 from gbgw.sip.flow import Flow
-from gbgw.sip.message import Request
+from gbgw.sip.message import Request, Response
 from gbgw.worker.base import Ingest, IngestFigures, IngestSpec, MediaWorker, Transport
 
 STEPS: Final = (
@@ -70,8 +71,9 @@ class Signalling(Protocol):
 class Dialogs(Protocol):
     """The store's part: a dialog is written before its INVITE leaves, so that a restart can end it."""
 
-    async def dialog_opening(self, key: str, request: Request, flow: Flow, ssrc: str) -> None: ...
-    async def dialog_closed(self, key: str, call_id: str) -> None: ...
+    async def dialog_opening(self, key: str, request: Request, flow: Flow, ssrc: str, port: int) -> None: ...
+    def dialog_confirmed(self, key: str, response: Response) -> None: ...
+    def dialog_closed(self, key: str) -> None: ...
 
 
 CallEvent = agent.Provisional | agent.Final | agent.Failed | agent.Ended
@@ -249,10 +251,16 @@ class Session:
         address = self._sip.contact_host(flow)
         offer = sdp.live_offer(self._platform.platform_id, address, self.ingest.port, self.target.transport, ssrc)
         self._invite = LiveInvite(
-            self._sip.new_handle(), self._platform, self.target.device_id, self.target.channel_id, flow, offer,
+            self._sip.new_handle(),
+            self._platform,
+            self.target.device_id,
+            self.target.channel_id,
+            flow,
+            offer,
             self._config.sip.invite_seconds,
-        )  # fmt: skip
-        await self._dialogs.dialog_opening(self.key, self._invite.request, flow, ssrc)
+            token=secrets.token_hex(8),
+        )
+        await self._dialogs.dialog_opening(self.key, self._invite.request, flow, ssrc, self.ingest.port)
         now = asyncio.get_running_loop().time()
         self._step("invite_sent", now)
         await self._perform(self._invite.push(BEGIN, now))
@@ -273,6 +281,8 @@ class Session:
             match event:
                 case agent.Provisional():
                     self._step("provisional", now)
+                case agent.Final() if event.response.status < 300:
+                    self._dialogs.dialog_confirmed(self.key, event.response)
                 case Close(cause):
                     if cause is not None:
                         raise cause
@@ -395,7 +405,7 @@ class Session:
         except TimeoutError:
             self._tally.add("session.goodbye_unanswered")  # the user agent goes on repeating it by itself
         finally:
-            await self._dialogs.dialog_closed(self.key, self._invite.request.call_id)
+            self._dialogs.dialog_closed(self.key)
 
     def _step(self, name: str, at: float) -> None:
         self.steps.setdefault(name, at)
