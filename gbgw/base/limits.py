@@ -18,6 +18,13 @@ NAL_UNITS: Final = 4_096  # in one picture: H.265 level 6.2 allows 600 slices
 TRACKS: Final = 32  # elementary streams of one program that are kept apart; cameras send one or two of a kind
 TRACK_SILENCE_SECONDS: Final = 5.0  # audio quiet for this long is no longer a track; a lost second is
 UNIT_SILENCE_SECONDS: Final = 0.1  # an unfinished unit is taken as finished after this (architecture.md decision 11)
+RECEIVE_BUFFER_BYTES: Final = 4 << 20  # SO_RCVBUF of one RTP socket: eight seconds of a 4 Mbit/s stream
+PORT_QUARANTINE_SECONDS: Final = 5.0  # a port rests until its last camera was silent for so long (architecture.md 13)
+PORT_BIND_ATTEMPTS: Final = 256  # ports found taken by other programs before one request gives up
+MEDIA_CONNECT_SECONDS: Final = 5.0  # one attempt to connect to a camera (TCP active)
+MEDIA_CONNECT_ATTEMPTS: Final = 4  # GB/T 28181-2022 annex D wants three or more, a second or more apart
+MEDIA_STALLED_SECONDS: Final = 3.0  # a TCP connection or UDP source silent for so long may be replaced
+PAYLOAD_SAMPLES: Final = 64  # heads of payloads kept, until the first pack, to say what it is instead
 RTCP_INTERVAL_SECONDS: Final = 5.0  # RFC 3550 section 6.2 minimum; what GB peers expect
 
 # Hub and viewers
@@ -51,6 +58,9 @@ SIP_TRANSACTIONS: Final = 200_000  # 5,000 requests/s live for 32 s each (timer 
 SIP_FORKS: Final = 8  # 2xx of different peers to one INVITE; more are not even acknowledged
 SIP_DIALOGS: Final = 50_000  # one per stream and direction; a node carries a few thousand
 SIP_PROCEEDING_SECONDS: Final = 190.0  # RFC 3261 timer C (over 3 minutes): an INVITE that only rings ends then
+SIP_CONNECTIONS_PER_HOST: Final = 4_096  # many devices may share one NAT, one host must not take all
+SIP_ROUTES: Final = 65_536  # peers whose flow is remembered; the memory starts afresh beyond that
+SIP_MESSAGE_SECONDS: Final = 60.0  # from the first byte of a message on a connection to its last
 SIP_CONNECTION_IDLE_SECONDS: Final = 300.0  # without one byte: five keepalive intervals of GB/T 28181
 SIP_WRITE_BUFFER_BYTES: Final = 20 << 20  # unsent bytes of one TCP connection; the peer does not read, it is closed
 SIP_CALL_EVENTS: Final = 64  # of one INVITE that its caller has not read yet; more provisional answers are dropped
@@ -116,3 +126,4 @@ DEVICE_SEND_BYTES: Final = 1 << 20  # in a TCP media connection before units are
 # Store
 STORE_BATCH: Final = 1_000  # writes in one transaction; more are written before the 100 ms are over
 STORE_BATCHES: Final = 64  # on their way to the disk; a slower disk loses writes that nobody waits for
+HTTP_HEAD_SECONDS: Final = 20.0  # for the first request head of a connection; nginx waits 60, slow phones need 2

@@ -1,7 +1,7 @@
-"""What `serve` needs from the gateway, as Protocols, and the records of the control API (docs/api.md).
+"""What `serve` needs from the gateway, as Protocols, and the records of the control API.
 
-`gateway.py` implements and injects these; `serve` never imports upward. Records are frozen dataclasses whose field names are the JSON names;
-times are aware datetimes in UTC and leave as RFC 3339.
+`gateway.py` implements and injects these; `serve` never imports upward. Records are frozen dataclasses whose field
+names are the JSON names; times are aware datetimes in UTC and leave as RFC 3339.
 """
 
 import re
@@ -78,12 +78,13 @@ class StreamSource(Protocol):
     ) -> Viewing:
         """Return once the stream is playable, starting it where it is not running.
 
-        protocol: "flv", "ws-flv", "hls", "mp4", "ts", "whep" ...; viewer: an id for logs. audio "aac": G.711 arrives as AAC, everything
-        else as it is. Raises RequestError (404 unknown, 409 busy), PeerError or LocalError with the cause code when it cannot be played.
+        protocol: "flv", "ws-flv", "hls", "mp4", "ts", "webrtc" ...; viewer: an id for logs. audio "aac": G.711 arrives
+        as AAC, everything else as it is. Raises RequestError (404 unknown, 409 busy), PeerError or LocalError with the
+        cause code when it cannot be played.
         """
 
 
-# --- records -----------------------------------------------------------------------------------------------------------------------------
+# Records
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +229,7 @@ class TokenStore(Protocol):
 
 
 class Control(Protocol):
-    """What the REST API steers. Reads are synchronous snapshots; writes raise GatewayError where they cannot be done."""
+    """What the REST API steers. Reads are synchronous snapshots; writes raise GatewayError where they fail."""
 
     def devices(self) -> Sequence[Device]:
         """All known devices, ordered by id."""

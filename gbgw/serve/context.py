@@ -1,0 +1,110 @@
+"""What the handlers share: everything the gateway injected, and what one HTTP server owns."""
+
+import asyncio
+import ipaddress
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote, urlsplit
+
+from aiohttp import web
+
+from gbgw.base.config import HttpConfig
+from gbgw.base.tally import Tally
+from gbgw.mux.feed import Feeds
+from gbgw.serve.auth import Authority
+from gbgw.serve.fanout import Fanouts
+from gbgw.serve.source import Control, Observed, StreamSource
+from gbgw.serve.viewers import Viewers
+
+if TYPE_CHECKING:
+    from gbgw.serve.hls import HlsOutputs
+    from gbgw.serve.whep import WhepBackend
+
+
+@dataclass
+class Serving:
+    """One HTTP server's world. `tasks`, `fanouts` and `hls` live from HttpServer.__aenter__ to __aexit__."""
+
+    source: StreamSource
+    control: Control
+    observed: Observed
+    authority: Authority
+    feeds: Feeds
+    http: HttpConfig = field(default_factory=HttpConfig)
+    tally: Tally = field(default_factory=Tally)
+    viewers: Viewers = field(default_factory=Viewers)
+    whep: "WhepBackend | None" = None
+    tasks: asyncio.TaskGroup | None = None
+    event_streams: int = 0
+    spoke: weakref.WeakSet[asyncio.BaseProtocol] = field(default_factory=weakref.WeakSet)  # sent a whole request head
+
+    @cached_property
+    def fanouts(self) -> Fanouts:
+        return Fanouts(tally=self.tally)
+
+    @cached_property
+    def hls(self) -> "HlsOutputs":
+        from gbgw.serve.hls import HlsOutputs
+
+        return HlsOutputs(self)
+
+    @cached_property
+    def base_path(self) -> str:
+        """Prefix behind a reverse proxy, "" or "/gbgw"."""
+        return urlsplit(self.http.public_url).path.rstrip("/")
+
+    def base_url(self, request: web.Request) -> str:
+        """What the caller must put before a path of ours."""
+        return self.http.public_url or f"{request.scheme}://{request.host}"
+
+    def remote(self, request: web.Request) -> str:
+        """The caller's address: the last one of X-Forwarded-For that no trusted proxy added, else the socket's."""
+        address = request.remote or ""
+        if not self.http.trusted_proxies or not _within(address, self.http.trusted_proxies):
+            return address
+        for hop in reversed([hop.strip() for hop in request.headers.get("X-Forwarded-For", "").split(",")][-8:]):
+            if not _is_address(hop):
+                break
+            address = hop
+            if not _within(hop, self.http.trusted_proxies):
+                break
+        return address
+
+    def play_urls(self, request: web.Request, key: str, token: str = "") -> dict[str, str]:
+        """Every way to play `key`, absolute."""
+        base = self.base_url(request)
+        socket_base = "ws" + base.removeprefix("http")
+        path = f"/live/{quote(key, safe='@')}"
+        tail = f"?token={token}" if token else ""
+        return {
+            "flv": f"{base}{path}.flv{tail}",
+            "ws-flv": f"{socket_base}{path}.flv{tail}",
+            "hls": f"{base}{path}/index.m3u8{tail}",
+            "mp4": f"{base}{path}.mp4{tail}",
+            "ws-mp4": f"{socket_base}{path}.mp4{tail}",
+            "ts": f"{base}{path}.ts{tail}",
+            "ws-ts": f"{socket_base}{path}.ts{tail}",
+            "webrtc": f"{base}{path}/whep{tail}",
+        }
+
+
+SERVING: Final = web.AppKey("serving", Serving)
+
+
+def _within(address: str, networks: Sequence[str]) -> bool:
+    try:
+        host = ipaddress.ip_address(address)
+        return any(host in ipaddress.ip_network(network, strict=False) for network in networks)
+    except ValueError:
+        return False
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,300 @@
+"""The aiohttp application and the server around it: routes, errors as JSON, CORS, security headers, access log, limits.
+
+Handlers are cancelled when their client leaves. Leaves out: TLS and HTTP/2 (a front proxy's job).
+"""
+
+import asyncio
+import logging
+import socket
+import time
+import weakref
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Final, Self
+
+import structlog
+from aiohttp import web
+
+from gbgw.base import limits
+from gbgw.base.config import host_port
+from gbgw.base.errors import ConfigError, GatewayError, LocalError
+from gbgw.serve import api, flv, hls, metrics, pages, whep
+from gbgw.serve.answers import error_body, error_response
+from gbgw.serve.context import SERVING, Serving
+
+_log: Final = logging.getLogger(__name__)
+_access: Final = structlog.get_logger("gbgw.http")
+_SWEEP_SECONDS: Final = 5.0
+_TCP_NOTSENT_LOWAT: Final = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
+_EXPOSED: Final = "Location, Link, ETag, Retry-After, X-Gbgw-Viewer"
+_ALLOWED_HEADERS: Final = "Authorization, Content-Type, If-Match, If-None-Match, Last-Event-ID, Range"
+_METHODS: Final = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+_CODES: Final = {404: "not_found", 405: "method_not_allowed", 413: "body_too_long", 415: "content_type"}
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def build_app(serving: Serving) -> web.Application:
+    """The application. Everything is mounted at "/" and, behind a proxy that keeps its prefix, below base_path too."""
+    app = web.Application(
+        client_max_size=limits.HTTP_BODY_BYTES,
+        middlewares=[_log_access, _answer_errors, _answer_preflight],
+    )
+    app[SERVING] = serving
+    app.on_response_prepare.append(_decorate)
+    for prefix in dict.fromkeys((serving.base_path, "")):
+        _mount(app, prefix)
+    return app
+
+
+def _mount(app: web.Application, prefix: str) -> None:
+    router = app.router
+    key = r"{key:[0-9A-Za-z@-]{1,96}}"
+    router.add_get(f"{prefix}/live/{key}" r".{container:flv|mp4|ts}", flv.endless)
+    router.add_get(f"{prefix}/live/{key}/index.m3u8", hls.index)
+    router.add_get(f"{prefix}/live/{key}/media.m3u8", hls.media)
+    router.add_get(f"{prefix}/live/{key}" r"/{name:init-\d+\.mp4|\d+\.m4s|\d+\.ts}", hls.piece)
+    router.add_post(f"{prefix}/live/{key}/whep", whep.play)
+    router.add_options(f"{prefix}/live/{key}/whep", whep.options)
+    session = f"{prefix}/live/{key}" r"/whep/{session:[^/]{1,64}}"
+    router.add_patch(session, whep.patch)
+    router.add_delete(session, whep.delete)
+    router.add_options(session, whep.options)
+    api.mount(app, prefix)
+    metrics.mount(app, prefix)
+    pages.mount(app, prefix)
+
+
+class HttpServer:
+    """The listening server. `async with HttpServer(serving) as server:`; leaving it ends every viewer in time.
+
+    address: where it listens, with the port the kernel chose for port 0.
+    """
+
+    def __init__(self, serving: Serving, *, listen: str | None = None) -> None:
+        self.address = ("", 0)
+        self._serving = serving
+        self._listen = listen if listen is not None else serving.http.listen
+        self._runner: web.AppRunner | None = None
+        self._server: asyncio.Server | None = None
+        self._group: asyncio.TaskGroup | None = None
+        self._sweeper: asyncio.Task[None] | None = None
+        self._born: weakref.WeakKeyDictionary[asyncio.BaseProtocol, float] = weakref.WeakKeyDictionary()
+
+    async def __aenter__(self) -> Self:
+        runner = web.AppRunner(
+            build_app(self._serving),
+            handler_cancellation=True,
+            access_log=None,
+            shutdown_timeout=1.0,
+            keepalive_timeout=75.0,
+            max_line_size=8_190,
+            max_field_size=8_190,
+        )
+        await runner.setup()
+        self._runner = runner
+        try:
+            listener = _open_listener(self._listen)
+            self.address = listener.getsockname()[:2]
+            loop = asyncio.get_running_loop()
+            self._server = await loop.create_server(self._accept, sock=listener, backlog=1_024)
+        except BaseException:
+            await runner.cleanup()
+            raise
+        self._group = asyncio.TaskGroup()
+        await self._group.__aenter__()
+        self._serving.tasks = self._group
+        self._sweeper = self._group.create_task(self._sweep(), name="http:sweep")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        serving, group, runner = self._serving, self._group, self._runner
+        serving.tasks = None
+        if self._server is not None:
+            self._server.close()
+        serving.fanouts.close()
+        try:
+            if runner is not None:
+                async with asyncio.timeout(limits.HTTP_STOP_SECONDS):
+                    await runner.cleanup()
+        except TimeoutError:
+            _log.warning("some HTTP requests did not end within %s s", limits.HTTP_STOP_SECONDS)
+        finally:
+            if self._sweeper is not None:
+                self._sweeper.cancel()
+            serving.hls.close()
+            if group is not None:
+                await group.__aexit__(kind, error, trace)
+
+    def _accept(self) -> asyncio.BaseProtocol:
+        runner = self._runner
+        if runner is None or runner.server is None or len(runner.server.connections) >= limits.HTTP_CONNECTIONS:
+            self._serving.tally.add("http.connections_refused")
+            return _Refusal()
+        protocol = runner.server()
+        self._born[protocol] = asyncio.get_running_loop().time()
+        return protocol
+
+    async def _sweep(self) -> None:
+        """Close connections that never finish their first request head: aiohttp has no timer for that."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(_SWEEP_SECONDS)
+            now = loop.time()
+            for protocol, born in list(self._born.items()):
+                if now - born < limits.HTTP_HEAD_SECONDS:
+                    continue
+                del self._born[protocol]
+                if isinstance(protocol, web.RequestHandler) and protocol not in self._serving.spoke:
+                    self._serving.tally.add("http.silent_closed")
+                    protocol.force_close()
+
+
+class _Refusal(asyncio.Protocol):
+    """One connection too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if isinstance(transport, asyncio.Transport):
+            body = error_body("connection_limit", "Too many connections.", "Try again later.")
+            head = (
+                "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 5\r\n"
+                f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+            )
+            transport.write(head.encode() + body)
+        transport.close()
+
+
+def _open_listener(listen: str) -> socket.socket:
+    try:
+        host, port = host_port(listen) if not listen.endswith(":0") else (listen[:-2].strip("[]"), 0)
+    except ValueError as error:
+        raise ConfigError(f"http.listen: {error}") from None
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Accepted sockets inherit it: beyond this the kernel leaves bytes in the transport, where they can be counted.
+        listener.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, limits.NOTSENT_LOWAT_BYTES)
+        listener.setblocking(False)
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise LocalError(
+            f"Cannot listen on {listen}: {error.strerror}.",
+            code="listen_failed",
+            remedy="Choose another http.listen, or stop what listens there.",
+        ) from None
+    return listener
+
+
+# Middlewares, outermost first
+
+
+@web.middleware
+async def _log_access(request: web.Request, handler: Handler) -> web.StreamResponse:
+    serving = request.app[SERVING]
+    serving.spoke.add(request.protocol)
+    began = time.monotonic()
+    status = 499  # the client left first
+    size = 0
+    try:
+        response = await handler(request)
+        status = response.status
+        size = response.body_length if response.prepared else 0
+        return response
+    finally:
+        serving.tally.add(f"http.status_{status // 100}xx")
+        _access.info(
+            "request",
+            method=request.method,
+            path=request.path,  # never the query: it may carry a token
+            status=status,
+            bytes=size,
+            seconds=round(time.monotonic() - began, 3),
+            remote=serving.remote(request),
+        )
+
+
+@web.middleware
+async def _answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except GatewayError as error:
+        return error_response(error)
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        return _http_error(request, error)
+    except (ConnectionError, asyncio.IncompleteReadError):
+        raise
+    except Exception:
+        _log.exception("%s %s failed", request.method, request.path)
+        request.app[SERVING].tally.add("bug")
+        return _json_error(500, "internal", "The gateway failed to answer this; its log says why.")
+
+
+@web.middleware
+async def _answer_preflight(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """CORS preflights are answered for every path (Fetch standard); CORS headers themselves come from _decorate."""
+    if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
+        if _allowed_origin(request) is None:
+            return _json_error(
+                403, "origin_refused", "Pages of this origin may not use this gateway.", "Add the origin to http.cors."
+            )
+        headers = {
+            "Access-Control-Allow-Methods": _METHODS,
+            "Access-Control-Allow-Headers": _ALLOWED_HEADERS,
+            "Access-Control-Max-Age": "600",
+        }
+        return web.Response(status=204, headers=headers)
+    return await handler(request)
+
+
+async def _decorate(request: web.Request, response: web.StreamResponse) -> None:
+    headers = response.headers
+    headers["Server"] = "gbgw"
+    headers.setdefault("X-Content-Type-Options", "nosniff")
+    headers.setdefault("Referrer-Policy", "no-referrer")
+    headers.setdefault("X-Frame-Options", "SAMEORIGIN")
+    if request.app[SERVING].http.cors:
+        headers.add("Vary", "Origin")
+    origin = _allowed_origin(request)
+    if origin is not None:
+        headers["Access-Control-Allow-Origin"] = origin
+        headers["Access-Control-Expose-Headers"] = _EXPOSED
+        headers["Cross-Origin-Resource-Policy"] = "cross-origin"
+
+
+def _allowed_origin(request: web.Request) -> str | None:
+    """What Access-Control-Allow-Origin says; None: nothing. Never with credentials: tokens travel in headers."""
+    origin = request.headers.get("Origin")
+    cors = request.app[SERVING].http.cors
+    if origin is None:
+        return None
+    if "*" in cors:
+        return "*"
+    return origin if origin in cors else None
+
+
+def _http_error(request: web.Request, error: web.HTTPException) -> web.Response:
+    code = _CODES.get(error.status, "bad_request" if error.status < 500 else "internal")
+    message = {
+        404: "There is nothing at this address.",
+        405: f"{request.method} is not possible here.",
+        413: "The body is too long.",
+    }.get(error.status, error.reason)
+    response = _json_error(error.status, code, message)
+    if "Allow" in error.headers:
+        response.headers["Allow"] = error.headers["Allow"]
+    return response
+
+
+def _json_error(status: int, code: str, message: str, remedy: str = "") -> web.Response:
+    return web.Response(
+        status=status,
+        body=error_body(code, message, remedy),
+        content_type="application/json",
+        charset="utf-8",
+        headers={"Cache-Control": "no-store"},
+    )
