@@ -60,22 +60,18 @@ def subject(sender_id: str, sender_serial: str, receiver_id: str, receiver_seria
     return f"{sender_id}:{sender_serial},{receiver_id}:{receiver_serial}"
 
 
-def build_invite(
-    platform: Platform, channel_id: str, offer: SessionDescription, flow: Flow, token: str = ""
-) -> Request:
+def build_invite(platform: Platform, channel_id: str, offer: SessionDescription, flow: Flow) -> Request:
     """Return the INVITE for a live picture; the sender's serial in Subject is the offered SSRC.
 
-    token: random text for From tag and Call-ID, where they must be known before it leaves; "" leaves both to the user
-    agent.
+    Call-ID and From tag are made here, so that the store can know the dialog before it begins.
     """
     headers = {
-        "From": platform.address_of_record(platform.platform_id) + (f";tag={token}" if token else ""),
+        "From": f"{platform.address_of_record(platform.platform_id)};tag={secrets.token_hex(8)}",
+        "Call-ID": secrets.token_hex(16),
         "To": platform.address_of_record(channel_id),
         "Contact": platform.contact(flow),
         "Subject": subject(channel_id, offer.ssrc_text, platform.platform_id),
     }
-    if token:
-        headers |= {"Call-ID": f"{token}@{platform.advertise or flow.local[0]}", "CSeq": "1 INVITE"}
     return Request.new("INVITE", request_uri(channel_id, flow), headers, offer.serialize(), sdp.CONTENT_TYPE)
 
 
@@ -178,7 +174,6 @@ class LiveInvite:
         flow: Flow,
         offer: SessionDescription,
         invite_seconds: float,
-        token: str = "",
     ) -> None:
         """handle: from `UserAgent.new_handle()`. flow: the device's binding. invite_seconds: how long the answer may
         take."""
@@ -187,7 +182,7 @@ class LiveInvite:
         self._key = stream_key(device_id, channel_id)
         self._flow = flow
         self._offer = offer
-        self._request = build_invite(platform, channel_id, offer, flow, token)
+        self._request = build_invite(platform, channel_id, offer, flow)
         self._seconds = invite_seconds
         self._deadline: float | None = None
 
