@@ -292,9 +292,9 @@ class Timeline:
         rtp_timestamp: int | None,
         now: float,
     ) -> Sequence[AccessUnit]:
+        skipped, refused = splitter.skipped, splitter.refused
         if unit.discontinuity:
             splitter.reset()
-        skipped, refused = splitter.skipped, splitter.refused
         frames = splitter.push(bytes(unit))
         self.tally.add("timeline.adts_skipped_bytes", splitter.skipped - skipped, now=now)
         self.tally.add("timeline.adts_refused", splitter.refused - refused, now=now)
@@ -337,7 +337,7 @@ class Timeline:
                 clock.offset, clock.segment = self._offset, self._segment
                 clock.window.clear()
                 return shared
-        if -self._back(clock) <= own_miss <= FORWARD:
+        if -BACK <= own_miss <= FORWARD:
             return own
         self.tally.add("timeline.jump", now=now)
         self._segment += 1
@@ -350,14 +350,11 @@ class Timeline:
         """How far `pts` is from where the track, or the program where that is nearer, would go on."""
         front = self._front if self._front is not None else pts
         by_line = pts - front
-        if clock.top is None:
+        if clock.top is None or clock.last_dts is None:
             return by_line
-        by_track = pts - clock.top - clock.duration
+        # between dts and the greatest pts is where B-frames belong, however long the pyramid
+        by_track = pts - clock.top if pts > clock.top else min(pts - clock.last_dts, 0)
         return by_track if abs(by_track) < abs(by_line) else by_line
-
-    def _back(self, clock: _TrackClock) -> int:
-        """A B-frame of a slow stream may honestly go back by more than a second."""
-        return max(BACK, (clock.depth + 1) * min(clock.duration, _LONGEST)) if clock.codec.kind is VIDEO else BACK
 
     def _rtp_passed(self, clock: _TrackClock, rtp_timestamp: int | None) -> int | None:
         """Ticks since the last unit by the RTP time stamp; None where it is missing, stands still or is absurd."""
