@@ -142,6 +142,11 @@ class Streamer:
         """The platform asked for a key frame: it is the next unit."""
         self._player.restart()
 
+    @property
+    def next_at(self) -> int:
+        """When the next unit is due, in ticks since the start."""
+        return self._base + self._player.next_at
+
     def take(self) -> Burst:
         """Return the next unit's packets; none for what a quirk holds back, but its moment still passes."""
         due = self._next()
@@ -204,10 +209,9 @@ async def pace(streamer: Streamer, sink: PacketSink, count: Callable[[str, int],
     start = clock()
     skipping = False
     while True:
-        burst = streamer.take()
-        wait = start + burst.at / HZ - clock()
         # Also with nothing to wait for the loop gets its turn, or a sender that is late would never let go.
-        await asyncio.sleep(max(0.0, wait))
+        await asyncio.sleep(max(0.0, start + streamer.next_at / HZ - clock()))
+        burst = streamer.take()
         skipping = sink.full or (skipping and not burst.starts_gop)
         if skipping:
             if count is not None and burst.packets:

@@ -88,6 +88,13 @@ class Player:
     def loop(self) -> Loop:
         return self._loop
 
+    @property
+    def next_at(self) -> int:
+        """When the next unit is due, in ticks since the first."""
+        unit = self._loop.units[self._index]
+        pts, dts = _times(unit)
+        return self._offset + (dts if unit.codec.kind is Kind.VIDEO else pts - self._loop.delay)
+
     def take(self) -> Due:
         """Return the next unit with its times in this player's time line."""
         unit = self._loop.units[self._index]

@@ -1,0 +1,260 @@
+"""The shell of one simulated device: it owns the sockets and tasks, and drives the role and its user agent."""
+
+import asyncio
+import secrets
+from collections import deque
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, cast
+
+from gbgw.base import limits
+from gbgw.base.errors import TransportClosedError
+from gbgw.base.machine import TICK, Tick
+from gbgw.base.tally import Tally
+from gbgw.device.calls import CloseMedia, KeyFrame, OpenMedia, StartMedia
+from gbgw.device.link import Link, TcpLink, UdpLink
+from gbgw.device.media import MediaPort
+from gbgw.device.options import DeviceOptions, media_format
+from gbgw.device.quirks import BY_THE_BOOK, Behaviour
+from gbgw.device.registration import Connect, Left, Registered, Unregistered
+from gbgw.device.role import Connected, Disconnected, MediaFailed, MediaOpened, Role, ShellEvent, Start, Stop
+from gbgw.device.sender import PERFECT, Rates, Streamer, StreamPlan, pace
+from gbgw.mux.loop import Loop
+from gbgw.observe import log
+from gbgw.sip import events as sip
+from gbgw.sip.agent import UserAgent
+from gbgw.sip.flow import Flow
+from gbgw.sip.message import Message
+
+Inbound = sip.Received | sip.FlowClosed | ShellEvent | Tick
+CONNECT_SECONDS: Final = 5.0
+PRODUCT: Final = "gbgw-device"
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """What all devices of a process share.
+
+    dump: the video of a device's newest session goes here exactly as it is sent (before any impairment).
+    """
+
+    loop: Loop
+    behaviour: Behaviour = BY_THE_BOOK
+    rates: Rates = PERFECT
+    dump: Path | None = None
+
+
+@dataclass(slots=True)
+class _Session:
+    task: asyncio.Task[None]
+    started: asyncio.Event
+    streamer: Streamer | None = None
+
+
+class Device:
+    """One device: `await run()` until `stop()`, which unregisters first."""
+
+    def __init__(self, options: DeviceOptions, media: Media, *, tally: Tally | None = None) -> None:
+        options.check()
+        self.options = options
+        self.tally = Tally(tally)
+        self.registered = asyncio.Event()
+        self._media = media
+        self._agent = UserAgent(product=PRODUCT)
+        self._inbox: asyncio.Queue[Inbound] = asyncio.Queue(limits.SIP_INBOX)
+        self._link: Link | None = None
+        self._sessions: dict[int, _Session] = {}
+        self._connecting: asyncio.Task[None] | None = None
+        self._group: asyncio.TaskGroup
+        self._role: Role
+        self._log = log.get("device").bind(device=options.device_id)
+
+    @property
+    def sessions(self) -> int:
+        """Media sessions just now."""
+        return len(self._sessions)
+
+    def stop(self) -> None:
+        """End every session, unregister, and let `run` return within two seconds."""
+        self._put(Stop())
+
+    async def run(self) -> None:
+        """Register and serve until stopped. Raises OSError when the platform's name cannot be resolved."""
+        options = self.options
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(*options.server, type=2)  # 2: SOCK_DGRAM; one entry per address
+        hosts = [str(entry[4][0]) for entry in found]
+        self._role = Role(
+            options,
+            self._agent.new_handle,
+            behaviour=self._media.behaviour,
+            format_line=media_format(self._media.loop, wrong_codec=self._media.behaviour.wrong_codec),
+            call_id=secrets.token_hex(12),
+            tag=secrets.token_hex(6),
+            server_hosts=frozenset(hosts),
+        )
+        self._server = (hosts[0], options.server[1])
+        try:
+            async with asyncio.TaskGroup() as self._group:
+                self._perform(deque([Start()]), loop.time())
+                await self._drive()
+                for task in [self._connecting, *(session.task for session in self._sessions.values())]:
+                    if task is not None:
+                        task.cancel()
+        finally:
+            if self._link is not None:
+                self._link.close()
+
+    async def _drive(self) -> None:
+        clock = asyncio.get_running_loop().time
+        while not self._role.finished:
+            due = [at for at in (self._agent.deadline, self._role.deadline) if at is not None]
+            event: Inbound = TICK
+            try:
+                async with asyncio.timeout_at(min(due, default=None)):
+                    event = await self._inbox.get()
+            except TimeoutError:
+                event = TICK
+            self._perform(deque([event]), clock())
+
+    def _perform(self, work: deque[object], now: float) -> None:
+        """Take one event and everything that follows from it, without awaiting."""
+        while work:
+            item = work.popleft()
+            match item:
+                case Tick():
+                    work.extend(self._agent.push(TICK, now))
+                    work.extend(self._role.push(TICK, now))
+                case sip.Received() | sip.Ask() | sip.End() | sip.Reply():
+                    work.extend(self._agent.push(item, now))
+                case sip.FlowClosed():
+                    work.extend(self._agent.push(item, now))
+                    work.append(Disconnected("connection closed"))
+                case sip.Send():
+                    self._send(item)
+                case sip.Counted():
+                    self.tally.add(f"device.{item.name}", detail=item.detail)
+                case OpenMedia():
+                    self._open_media(item)
+                case StartMedia():
+                    if item.handle in self._sessions:
+                        self._sessions[item.handle].started.set()
+                case CloseMedia():
+                    session = self._sessions.pop(item.handle, None)
+                    if session is not None:
+                        session.task.cancel()
+                case KeyFrame():
+                    self._restart(item.handles)
+                case Connect():
+                    self._connect(work)
+                case Registered():
+                    if not self.registered.is_set():
+                        self._log.info("registered", expires=item.expires)
+                    self.registered.set()
+                case Unregistered():
+                    self.registered.clear()
+                    self._log.warning("not registered", reason=item.reason)
+                case Left():
+                    self.registered.clear()
+                case _:
+                    work.extend(self._role.push(cast(ShellEvent, item), now))
+
+    def _put(self, event: Inbound) -> None:
+        try:
+            self._inbox.put_nowait(event)
+        except asyncio.QueueFull:
+            self.tally.add("device.inbox_full")
+
+    def _deliver(self, message: Message, flow: Flow) -> None:
+        self._put(sip.Received(message, flow))
+
+    def _closed(self, flow: Flow, _reason: str) -> None:
+        if self._link is not None and self._link.flow == flow:
+            self._link = None
+        self._put(sip.FlowClosed(flow))
+
+    def _send(self, effect: sip.Send) -> None:
+        if self._link is None or (effect.flow.reliable and self._link.flow != effect.flow):
+            self.tally.add("device.sip_unsent")
+        else:
+            self._link.send(effect.data)
+
+    # The way to the platform
+
+    def _connect(self, work: deque[object]) -> None:
+        if self._link is not None:
+            work.append(Connected(self._link.flow))
+        else:
+            name = f"connect:{self.options.device_id}"
+            self._connecting = self._group.create_task(self._open_link(), name=name)
+
+    async def _open_link(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                link: Link
+                if self.options.transport == "udp":
+                    _, link = await loop.create_datagram_endpoint(
+                        lambda: UdpLink(self._deliver, self.tally), remote_addr=self._server
+                    )
+                else:
+                    _, link = await loop.create_connection(
+                        lambda: TcpLink(self._deliver, self._closed, self.tally), *self._server
+                    )
+        except (OSError, TimeoutError) as error:
+            self._put(Disconnected(f"no connection to the platform: {error or 'time-out'}"))
+            return
+        self._link = link
+        self._put(Connected(link.flow))
+
+    # Media
+
+    def _open_media(self, plan: OpenMedia) -> None:
+        started = asyncio.Event()
+        name = f"media:{self.options.device_id}-{plan.channel_id}#{plan.handle}"
+        task = self._group.create_task(self._serve_media(plan, started), name=name)
+        self._sessions[plan.handle] = _Session(task, started)
+
+    async def _serve_media(self, plan: OpenMedia, started: asyncio.Event) -> None:
+        """One session's media from its socket to its end; failures are told to the role, which says BYE."""
+        assert self._link is not None
+        tell = self._log.bind(channel=plan.channel_id, transport=plan.transport)
+        try:
+            async with MediaPort(plan, self._link.flow.local[0]) as port:
+                self._put(MediaOpened(plan.handle, await port.open()))
+                await started.wait()
+                await port.connect()
+                with ExitStack() as stack:
+                    streamer = self._streamer(plan, stack)
+                    self._sessions[plan.handle].streamer = streamer
+                    tell.info("sending", to=f"{plan.remote[0]}:{plan.remote[1]}", ssrc=streamer.ssrc)
+                    try:
+                        await pace(streamer, port, self.tally.add)
+                    finally:
+                        tell.info("stopped sending")
+        except (OSError, TimeoutError, TransportClosedError) as error:
+            tell.warning("media failed", reason=str(error) or type(error).__name__)
+            self._put(MediaFailed(plan.handle))
+
+    def _streamer(self, plan: OpenMedia, stack: ExitStack) -> Streamer:
+        media = self._media
+        write: Callable[[bytes], object] | None = None
+        if media.dump is not None:
+            write = stack.enter_context(media.dump.open("wb", buffering=0)).write
+        shape = StreamPlan(
+            plan.ssrc,
+            plan.payload_type,
+            tcp=plan.transport != "udp",
+            rates=media.rates,
+            behaviour=media.behaviour,
+            seed=self.options.seed,
+        )
+        return Streamer(media.loop, shape, write)
+
+    def _restart(self, handles: tuple[int, ...]) -> None:
+        for handle in handles:
+            session = self._sessions.get(handle)
+            if session is not None and session.streamer is not None:
+                session.streamer.restart()
