@@ -1,0 +1,238 @@
+import re
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from gbgw.base import codec, limits
+from gbgw.base.errors import SdpError
+from gbgw.gb import sdp
+
+PLATFORM = "34020000002000000001"
+CAMERA = "34020000001320000001"
+OFFER = sdp.live_offer(PLATFORM, "198.51.100.5", 30000, "udp", "0200000001")
+TCP_OFFER = sdp.live_offer(PLATFORM, "198.51.100.5", 30000, "tcp-passive", "0200000001")
+
+
+def reply(*extra: str, media: str = "m=video 15060 RTP/AVP 96", connection: str = "c=IN IP4 192.0.2.10") -> bytes:
+    lines = [f"o={CAMERA} 0 0 IN IP4 192.0.2.10", "v=0", "s=EmbeddedNetDVR", connection, "t=0 0", media, *extra]
+    return "\r\n".join(lines).encode()
+
+
+def test_udp_offer_is_exact() -> None:
+    offer = sdp.live_offer(PLATFORM, "198.51.100.5", 30000, "udp", "0200000001", "ps+es")
+    assert offer.serialize() == (
+        b"v=0\r\no=34020000002000000001 0 0 IN IP4 198.51.100.5\r\ns=Play\r\nc=IN IP4 198.51.100.5\r\nt=0 0\r\n"
+        b"m=video 30000 RTP/AVP 96 97 98\r\na=recvonly\r\na=rtpmap:96 PS/90000\r\na=rtpmap:97 MPEG4/90000\r\n"
+        b"a=rtpmap:98 H264/90000\r\ny=0200000001\r\n"
+    )
+
+
+@pytest.mark.parametrize("role", ["passive", "active"])
+def test_tcp_offer_is_exact(role: str) -> None:
+    offer = sdp.live_offer(PLATFORM, "2001:db8::5", 30000, f"tcp-{role}", "0200000001")  # type: ignore[arg-type]
+    assert offer.serialize().decode() == (
+        "v=0\r\no=34020000002000000001 0 0 IN IP6 2001:db8::5\r\ns=Play\r\nc=IN IP6 2001:db8::5\r\nt=0 0\r\n"
+        "m=video 30000 TCP/RTP/AVP 96\r\na=recvonly\r\na=rtpmap:96 PS/90000\r\n"
+        f"a=setup:{role}\r\na=connection:new\r\ny=0200000001\r\n"
+    )
+
+
+def test_sub_stream_selector_and_profiles() -> None:
+    offer = sdp.live_offer(PLATFORM, "192.0.2.1", 1, "udp", "0200000001", stream_attribute=("streamnumber", "1"))
+    assert b"a=streamnumber:1\r\ny=" in offer.serialize()
+    assert all(
+        sdp.live_offer(PLATFORM, "192.0.2.1", 1, "udp", "0", profile).media[0].formats[0] == "96"
+        for profile in get_args(sdp.Profile)
+    )
+
+
+def test_serialize_refuses_what_breaks_a_line() -> None:
+    with pytest.raises(ValueError, match="control"):
+        sdp.live_offer(PLATFORM, "192.0.2.1\r\ny=1", 1, "udp", "0200000001").serialize()
+
+
+def test_answer() -> None:
+    body = reply("a=sendonly", "a=rtpmap:96 PS/90000", "y=0200000001", "f=v/2/6/25/1/2048a/1/8/1")
+    answer = sdp.read_answer(body, OFFER)
+    assert answer == sdp.Answer(
+        "192.0.2.10",
+        15060,
+        "udp",
+        None,
+        200000001,
+        (sdp.PayloadType(96, "PS", 90000),),
+        "v/2/6/25/1/2048a/1/8/1",
+        CAMERA,
+    )
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r", "\r\n", "\n\n"])
+def test_line_ends_blanks_and_order(ending: str) -> None:
+    body = ending.join(
+        ["Y = 0200000001 ", "m=VIDEO 9 rtp/avp 96", " f= v/2", "c= IN IP4 192.0.2.10", "nonsense", "a=x"]
+    ).encode()
+    description = sdp.parse(b"\0" + body)
+    assert description.ssrc == 200000001
+    assert description.media[0].port == 9
+    assert description.media_format == "v/2"
+    assert sdp.read_answer(body, OFFER).address == "192.0.2.10"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("0200000001", 200000001),
+        ("100000001", 100000001),  # the leading zero lost
+        ("00200000001", 200000001),
+        ("0200000001\\n", 200000001),
+        ("  0200000001  debris", 200000001),
+        ("0000000000", None),
+        ("", None),
+        ("x", None),
+        ("-5", None),
+        ("4294967295", 4294967295),
+        ("4294967296", None),
+        ("9" * 30, None),
+    ],
+)
+def test_ssrc_of_the_answer(text: str, value: int | None) -> None:
+    assert sdp.read_ssrc(text) == value
+    answer = sdp.read_answer(reply(f"y={text}"), OFFER)
+    assert answer.ssrc == value
+    expected = () if value == 200000001 else ("sdp.no_ssrc",) if value is None else ("sdp.other_ssrc",)
+    assert answer.remarks == expected
+
+
+def test_answer_without_y() -> None:
+    assert sdp.read_answer(reply(), OFFER).remarks == ("sdp.no_ssrc",)
+
+
+@pytest.mark.parametrize(
+    "connection", ["c=IN IP4 0.0.0.0", "c=IN IP4", "", "c=IN IP4 camera.local", "c=IN IP4 224.1.1.1/127"]
+)
+def test_addresses_that_are_none(connection: str) -> None:
+    assert sdp.read_answer(reply(connection=connection), OFFER).address == ""
+
+
+def test_media_level_address_wins() -> None:
+    assert sdp.read_answer(reply("c=IN IP4 192.0.2.99/32"), OFFER).address == "192.0.2.99"
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (reply(media="m=video 0 RTP/AVP 96"), "sdp_unusable"),
+        (reply(media="m=video x RTP/AVP 96"), "sdp_unusable"),
+        (reply(media="m=video 99999 RTP/AVP 96"), "sdp_unusable"),
+        (reply(media="m=video"), "sdp_unusable"),
+        (b"", "sdp_unusable"),
+        (b"\xff" * 100, "sdp_unusable"),
+        (reply("a=rtpmap:98 H264/90000", media="m=video 15060 RTP/AVP 98"), "not_program_stream"),
+        (reply(media="m=video 15060 RTP/AVP"), "not_program_stream"),
+        (reply(media="m=application 15060 RTP/AVP 96"), "not_program_stream"),
+        (reply(media="m=video 15060 TCP/RTP/AVP 96"), "media_not_supported"),
+        (b"m=video 1 RTP/AVP 96\n" * (2 * limits.SDP_LINES), "sdp_unusable"),
+        (b"a" * (limits.SDP_BYTES + 1), "sdp_unusable"),
+    ],
+)
+def test_unusable_answers(body: bytes, code: str) -> None:
+    with pytest.raises(SdpError) as caught:
+        sdp.read_answer(body, OFFER)
+    assert caught.value.code == code
+
+
+def test_the_second_media_line_may_be_the_usable_one() -> None:
+    body = reply(
+        "a=rtpmap:98 H264/90000", "m=video 16000 RTP/AVP 96", "a=rtpmap:96 PS/90000", media="m=video 15060 RTP/AVP 98"
+    )
+    assert sdp.read_answer(body, OFFER).port == 16000
+
+
+@pytest.mark.parametrize("name", ["DAHUA", "hikvision"])
+def test_vendor_names_in_rtpmap(name: str) -> None:
+    answer = sdp.read_answer(reply(f"a=rtpmap:96 {name}/90000"), OFFER)
+    assert answer.is_vendor_private
+
+
+def test_the_rtpmap_decides_not_the_number() -> None:
+    media = sdp.parse(
+        reply("a=rtpmap:99 H265/90000", "a=rtpmap:100 PS/90000", media="m=video 1 RTP/AVP 99 100 8 x 999")
+    ).media[0]
+    assert [(each.number, each.codec, each.is_program_stream) for each in media.payload_types] == [
+        (99, codec.H265, False),
+        (100, None, True),
+        (8, codec.PCMA, False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lines", "media", "remarks"),
+    [
+        (["a=setup:active"], "m=video 9 TCP/RTP/AVP 96", ()),
+        (["a=setup:passive"], "m=video 9 TCP/RTP/AVP 96", ("sdp.setup_copied",)),
+        ([], "m=video 9 tcp/rtp/avp 96", ("sdp.setup_copied",)),
+        (["a=setup:active"], "m=video 9 RTP/AVP 96", ("sdp.protocol_not_tcp",)),
+        ([], "m=video 9 RTP/AVP/TCP 96", ("sdp.setup_copied",)),
+    ],
+)
+def test_tcp_roles(lines: list[str], media: str, remarks: tuple[str, ...]) -> None:
+    answer = sdp.read_answer(reply(*lines, "y=0200000001", media=media), TCP_OFFER)
+    assert (answer.transport, answer.setup, answer.remarks) == ("tcp", "active", remarks)
+
+
+def test_udp_answer_to_a_tcp_offer() -> None:
+    with pytest.raises(SdpError) as caught:
+        sdp.read_answer(reply(), TCP_OFFER)
+    assert caught.value.code == "media_not_supported"
+    assert "udp" in caught.value.remedy
+
+
+@pytest.mark.parametrize("transport", get_args(sdp.Transport))
+def test_device_role(transport: sdp.Transport) -> None:
+    ours = sdp.live_offer(PLATFORM, "198.51.100.5", 30000, transport, "0200000001", "ps+es")
+    offer = sdp.read_offer(ours.serialize())
+    assert (offer.mode, offer.address, offer.port, offer.ssrc, offer.origin_id) == (
+        "play",
+        "198.51.100.5",
+        30000,
+        200000001,
+        PLATFORM,
+    )
+    answer = sdp.read_answer(sdp.live_answer(offer, CAMERA, "192.0.2.10", 15060).serialize(), ours)
+    assert answer.remarks == ()
+    assert answer.setup == {"udp": None, "tcp-passive": "active", "tcp-active": "passive"}[transport]
+    assert answer.payload_types == (sdp.PayloadType(96, "PS", 90000),)
+    assert sdp.read_answer(sdp.live_answer(offer, CAMERA, "192.0.2.10", 15060, ssrc="").serialize(), ours).ssrc is None
+
+
+def test_history_offer() -> None:
+    body = b"v=0\ns=Playback\nu=x:3\nc=IN IP4 192.0.2.1\nt=3979066530 1770078330\nm=video 6000 RTP/AVP 96\n"
+    offer = sdp.read_offer(body)
+    assert (offer.mode, offer.start, offer.stop) == ("playback", 1770077730, 1770078330)
+
+
+@pytest.mark.parametrize("body", [b"m=video 0 RTP/AVP 96\nc=IN IP4 192.0.2.1", b"m=video 5 RTP/AVP 96\n"])
+def test_unusable_offers(body: bytes) -> None:
+    with pytest.raises(SdpError):
+        sdp.read_offer(body)
+
+
+@pytest.mark.fixtures
+def test_every_captured_description_is_read(fixtures_dir: Path) -> None:
+    seen = 0
+    for file in sorted((fixtures_dir / "sip").glob("*sdp*.sip")):
+        head, _, body = file.read_bytes().partition(b"\r\n\r\n")
+        port = re.search(rb"m=video (\d+)", body)
+        ssrc = re.search(rb"y=(\d+)", body)
+        assert port is not None
+        assert ssrc is not None
+        if head.startswith(b"INVITE"):
+            offer = sdp.read_offer(body)
+            assert (offer.port, offer.ssrc, offer.mode) == (int(port[1]), int(ssrc[1]), "play"), file.name
+        else:
+            answer = sdp.read_answer(body, OFFER)
+            assert (answer.port, answer.ssrc) == (int(port[1]), int(ssrc[1])), file.name
+            assert answer.payload_types[0].is_program_stream
+        seen += 1
+    assert seen >= 7
