@@ -16,6 +16,8 @@ def open_files() -> Counter[str]:
             target = os.readlink(f"/proc/self/fd/{number}")
         except OSError:
             continue  # the descriptor of the listing itself
+        if target == "/dev/null":
+            continue  # libuv keeps one from its first listen() on, to have a descriptor to spare at EMFILE
         kind = target.split(":", 1)[0]
         found[kind if kind in ("socket", "pipe", "anon_inode") else target] += 1
     return found

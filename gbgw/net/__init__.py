@@ -1,0 +1,1 @@
+"""Sockets in: everything that touches the network on the cameras' side."""

@@ -1,0 +1,691 @@
+"""RTP endpoints: UDP, TCP passive, TCP active, and the pool of ports (GB/T 28181-2022 Annex D; RFC 4571; RFC 3550).
+
+One endpoint serves one session on a port of its own: the port, not the SSRC, tells sessions apart (reference 6.5). The
+port is bound before the camera hears of it and goes back to the pool in the `finally` that closes it.
+Leaves out: SRTP, several sessions on one port.
+"""
+
+import asyncio
+import errno
+import os
+import socket
+import struct
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, Literal, Protocol, TypeVar
+
+from gbgw import _rtp
+from gbgw.base import limits
+from gbgw.base.errors import LocalError, PortsExhaustedError, StateError
+from gbgw.base.tally import Tally
+
+Transport = Literal["udp", "tcp-passive", "tcp-active"]
+Address = tuple[str, int]
+T = TypeVar("T")
+
+RETRY_SECONDS: Final = (1.0, 2.0, 4.0)  # between attempts to connect (reference 0.2)
+_CLOSE_SECONDS: Final = 1.0  # a transport's own farewell; it only takes a turn of the loop
+_SWEEP_SECONDS: Final = 1.0
+_SWEEP_PACKETS: Final = 256  # read from one resting port in one go
+_MAX_JUMP: Final = 1_000  # sequence numbers that still continue a run (reference 6.7)
+_SO_MEMINFO: Final = 55  # Linux; the ninth word is the socket's drop counter (sock_diag.h, SK_MEMINFO_DROPS)
+_SO_RCVBUFFORCE: Final = 33
+
+
+# The pool of ports
+
+
+@dataclass(slots=True)
+class _Resting:
+    port: int
+    sockets: Sequence[socket.socket]
+    quiet_since: float
+
+
+class PortPool:
+    """Even ports of a range, each with the odd one above it. A port in use is bound, and a resting one stays bound: a
+    camera that goes on sending to it gets no ICMP, and no other session gets its packets.
+
+    ports: the range, e.g. base.config.port_range("30000-34999"). host: the address to bind.
+    """
+
+    def __init__(
+        self,
+        ports: range,
+        *,
+        host: str = "0.0.0.0",
+        quarantine_seconds: float = limits.PORT_QUARANTINE_SECONDS,
+        tally: Tally | None = None,
+    ) -> None:
+        self.host = host
+        self.tally = tally if tally is not None else Tally()
+        self._range = ports
+        self._quarantine_seconds = quarantine_seconds
+        self._free = deque(port for port in ports if port % 2 == 0 and port + 1 in ports)
+        self._used: set[int] = set()
+        self._resting: dict[int, _Resting] = {}
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    @property
+    def in_use(self) -> int:
+        return len(self._used)
+
+    @property
+    def free(self) -> int:
+        """Ports that can be had, resting ones included: under pressure they are used as well."""
+        return len(self._free) + len(self._resting)
+
+    @property
+    def resting(self) -> int:
+        return len(self._resting)
+
+    def take(self, bind: Callable[[int], T]) -> tuple[int, T]:
+        """Return a port and what `bind` made of it. A port that another program holds is passed over.
+
+        Raises PortsExhaustedError.
+        """
+        self._sweep()
+        for _ in range(min(self.free, limits.PORT_BIND_ATTEMPTS)):
+            port = self._next()
+            try:
+                bound = bind(port)
+            except OSError as error:
+                self._free.append(port)
+                if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                    raise LocalError(
+                        f"cannot bind media port {port} on {self.host}: {error.strerror}",
+                        code="bind_failed",
+                        remedy="check media.ports and the limit of open files",
+                    ) from error
+                self.tally.add("net.port_taken")
+                continue
+            self._used.add(port)
+            return port, bound
+        raise PortsExhaustedError(
+            f"no media port of {self._range[0]}-{self._range[-1]} is free: {self.in_use} are in use",
+            remedy="widen media.ports, or let fewer cameras stream at once",
+        )
+
+    def release(self, port: int, sockets: Sequence[socket.socket] = ()) -> None:
+        """Take a port back. sockets: still bound to it, non-blocking; they are the pool's from now on."""
+        if port not in self._used:
+            raise StateError(f"media port {port} is not in use")
+        self._used.remove(port)
+        loop = asyncio.get_running_loop()
+        for one in sockets:
+            one.setblocking(False)
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        self._resting[port] = _Resting(port, sockets, loop.time())
+        if self._sweeper is None:
+            self._sweeper = loop.call_later(_SWEEP_SECONDS, self._on_sweep)
+
+    def close(self) -> None:
+        """Close the resting ports' sockets. May be called again."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+        for port in list(self._resting):
+            self._wake(port)
+
+    def _next(self) -> int:
+        if self._free:
+            return self._free.popleft()
+        port = min(self._resting.values(), key=lambda resting: resting.quiet_since).port
+        self._wake(port)
+        self.tally.add("net.port_reused_early")
+        return self._free.pop()
+
+    def _wake(self, port: int) -> None:
+        for one in self._resting.pop(port).sockets:
+            one.close()
+        self._free.append(port)
+
+    def _on_sweep(self) -> None:
+        self._sweeper = None
+        self._sweep()
+        if self._resting:
+            self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_SECONDS, self._on_sweep)
+
+    def _sweep(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for resting in list(self._resting.values()):
+            if sum(_drain(one) for one in resting.sockets):  # every one of them, not only the first
+                resting.quiet_since = now
+                self.tally.add("net.rtp_to_resting_port")
+            elif now - resting.quiet_since >= self._quarantine_seconds:
+                self._wake(resting.port)
+
+
+def _drain(one: socket.socket) -> bool:
+    """Throw away what a resting socket received; True when there was anything."""
+    for count in range(_SWEEP_PACKETS):
+        try:
+            one.recv(1)
+        except OSError:
+            return count > 0
+    return True
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def _bind(host: str, port: int, kind: socket.SocketKind) -> socket.socket:
+    one = socket.socket(_family(host), kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        if kind is socket.SOCK_STREAM:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of the last session in TIME_WAIT
+        one.bind((host, port))
+        if kind is socket.SOCK_STREAM:
+            one.listen(8)
+    except BaseException:
+        one.close()
+        raise
+    return one
+
+
+def _bind_pair(host: str, port: int) -> tuple[socket.socket, socket.socket]:
+    rtp = _bind(host, port, socket.SOCK_DGRAM)
+    try:
+        return rtp, _bind(host, port + 1, socket.SOCK_DGRAM)
+    except BaseException:
+        rtp.close()
+        raise
+
+
+def _widen(one: socket.socket) -> int:
+    """Ask for limits.RECEIVE_BUFFER_BYTES; return what the kernel granted."""
+    for option in (socket.SO_RCVBUF, _SO_RCVBUFFORCE):  # the second needs CAP_NET_ADMIN
+        with suppress(OSError):
+            one.setsockopt(socket.SOL_SOCKET, option, limits.RECEIVE_BUFFER_BYTES)
+        granted = one.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2  # Linux counts its bookkeeping too
+        if granted >= limits.RECEIVE_BUFFER_BYTES:
+            break
+    return granted
+
+
+# The endpoint
+
+
+class PacketSink(Protocol):
+    """Where packets go; called synchronously, must not wait. net.receiver.Receiver is one."""
+
+    def push_rtp(self, datagram: bytes, now: float) -> None: ...
+    def push_rtcp(self, datagram: bytes, now: float) -> None: ...
+    def receiver_report(self, now: float) -> bytes:
+        """The RTCP to send now; b"" for none."""
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkFacts:
+    """What the sockets saw, for a diagnosis.
+
+    source: who sends, or None. connections: TCP connections that came about. head: first bytes of the last one.
+    refused_from: the last address whose packets or connection were not taken. error: why no connection came about.
+    """
+
+    transport: Transport
+    port: int
+    source: Address | None
+    connections: int
+    connected: bool
+    head: bytes
+    frames: int
+    garbage_bytes: int
+    wrong_source: int
+    malformed: int
+    refused_from: Address | None
+    error: str
+    target: Address | None
+
+
+class MediaEndpoint:
+    """The sockets of one session.
+
+    `open` and `close` belong to one task (a TaskGroup lives between them). expected_hosts: addresses the camera is
+    known by, its SIP source first; more come with `answered`. rtcp: send a receiver report every 5 s.
+    tally: counts rtp.wrong_source, rtp.framer_*, net.*.
+    """
+
+    def __init__(
+        self,
+        pool: PortPool,
+        sink: PacketSink,
+        *,
+        transport: Transport = "udp",
+        name: str = "",
+        ssrc: int | None = None,
+        expected_hosts: Sequence[str] = (),
+        rtcp: bool = True,
+        tally: Tally | None = None,
+    ) -> None:
+        self.transport = transport
+        self.name = name
+        self.tally = tally if tally is not None else Tally()
+        self.receive_buffer_bytes = 0
+        self.last_bytes_at: float | None = None
+        self._pool = pool
+        self._sink = sink
+        self._ssrc = ssrc
+        self._expected = {host for host in expected_hosts if host}
+        self._rtcp = rtcp
+        self._port: int | None = None
+        self._closed = False
+        self._group: asyncio.TaskGroup | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._server: asyncio.Server | None = None
+        self._reporter: asyncio.TimerHandle | None = None
+        # UDP
+        self._rtp: _Datagrams | None = None
+        self._rtcp_socket: _Datagrams | None = None
+        self._source: Address | None = None
+        self._last: bytes = b""  # the last packet taken; its header is read only when another address sends
+        self._rtcp_to: tuple[Address, bool] | None = None  # and whether it goes out of the RTP port
+        # TCP
+        self._connection: _Connection | None = None
+        self._connections = 0
+        self._head = b""
+        self._frames = 0
+        self._garbage = 0
+        self._error = ""
+        self._target: Address | None = None
+        self._wrong_source = 0
+        self._malformed = 0
+        self._refused_from: Address | None = None
+
+    @property
+    def port(self) -> int:
+        """The even port for the SDP. Raises StateError before `open`."""
+        if self._port is None:
+            raise StateError("the media endpoint is not open")
+        return self._port
+
+    @property
+    def source(self) -> Address | None:
+        """Who sends: the locked UDP source, or the TCP peer."""
+        if self._connection is not None:
+            return self._connection.peer
+        return self._source
+
+    @property
+    def connected(self) -> bool:
+        return self._connection is not None
+
+    @property
+    def kernel_drops(self) -> int | None:
+        """Datagrams the kernel dropped because we were slow; None where it does not say."""
+        if self._rtp is None or self._rtp.transport is None:
+            return None
+        try:
+            info = _plain_socket(self._rtp.transport).getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 36)
+        except OSError:
+            return None
+        return int(struct.unpack_from("=I", info, 32)[0]) if len(info) >= 36 else None
+
+    @property
+    def facts(self) -> NetworkFacts:
+        return NetworkFacts(
+            self.transport,
+            self._port or 0,
+            self.source,
+            self._connections,
+            self.connected,
+            self._head,
+            self._frames,
+            self._garbage,
+            self._wrong_source,
+            self._malformed,
+            self._refused_from,
+            self._error,
+            self._target,
+        )
+
+    # Life
+
+    async def __aenter__(self) -> "MediaEndpoint":
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def open(self) -> None:
+        """Bind the port, ready to receive: the INVITE may leave. Raises PortsExhaustedError, LocalError."""
+        if self._port is not None or self._closed:
+            raise StateError("a media endpoint opens once")
+        loop = asyncio.get_running_loop()
+        self._group = await asyncio.TaskGroup().__aenter__()
+        try:
+            if self.transport == "udp":
+                self._port, pair = self._pool.take(partial(_bind_pair, self._pool.host))
+                await self._open_datagrams(*pair)
+            elif self.transport == "tcp-passive":
+                self._port, listener = self._pool.take(lambda port: _bind(self._pool.host, port, socket.SOCK_STREAM))
+                try:
+                    self._server = await loop.create_server(lambda: _Connection(self), sock=listener)
+                except BaseException:
+                    listener.close()
+                    raise
+            else:
+                self._port, _ = self._pool.take(lambda port: None)
+            if self._rtcp:
+                self._reporter = loop.call_later(limits.RTCP_INTERVAL_SECONDS, self._report)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def answered(
+        self,
+        *,
+        address: str,
+        port: int,
+        transport: Literal["udp", "tcp"],
+        ssrc: int | None = None,
+        sip_host: str = "",
+    ) -> None:
+        """Take the camera's answer: whom to expect, and for TCP active whom to connect to, in the background.
+
+        An answer by UDP to an offer of TCP binds the UDP pair beside it (reference 6.6). Raises LocalError when it is
+        taken.
+        """
+        self._expected |= {host for host in (address, sip_host) if host}
+        if ssrc is not None:
+            self._ssrc = ssrc
+        if transport == "udp":
+            if self.transport != "udp":
+                await self.bind_udp()
+        elif self.transport == "tcp-active" and self._connecting is None and self._group is not None:
+            targets = list(dict.fromkeys((host, port) for host in (address, sip_host) if host))
+            self._connecting = self._group.create_task(self._connect(targets), name=f"media-connect:{self.name}")
+
+    async def bind_udp(self) -> None:
+        """Receive by UDP as well, on the same port number. Raises LocalError when another program holds it."""
+        if self._rtp is not None:
+            return
+        try:
+            pair = _bind_pair(self._pool.host, self.port)
+        except OSError as error:
+            raise LocalError(
+                f"the camera sends by UDP although TCP was offered, and UDP port {self.port} is taken",
+                code="media_not_supported",
+                remedy="set the device's transport to udp",
+            ) from error
+        await self._open_datagrams(*pair)
+
+    async def close(self) -> None:
+        """Close every socket, end every task, give the port back. May be called again."""
+        if self._closed:
+            return
+        self._closed = True
+        port, self._port = self._port, None
+        resting: list[socket.socket] = []
+        if self._reporter is not None:
+            self._reporter.cancel()
+        try:
+            for datagrams in (self._rtp, self._rtcp_socket):
+                if datagrams is not None and datagrams.transport is not None:
+                    resting.append(_plain_socket(datagrams.transport))
+            if self._connecting is not None:
+                self._connecting.cancel()
+            if self._server is not None:
+                self._server.close()
+            gone = [one for one in (self._rtp, self._rtcp_socket, self._connection) if one is not None]
+            for one in gone:
+                one.abort()
+            try:
+                async with asyncio.timeout(_CLOSE_SECONDS):
+                    for one in gone:
+                        await one.lost.wait()
+            except TimeoutError:
+                self.tally.add("net.slow_close")
+        finally:
+            try:
+                if self._group is not None:
+                    group, self._group = self._group, None
+                    await group.__aexit__(None, None, None)
+            finally:
+                if port is not None:
+                    self._pool.release(port, resting)
+                else:
+                    for spare in resting:
+                        spare.close()
+
+    async def _open_datagrams(self, rtp: socket.socket, rtcp: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        self.receive_buffer_bytes = _widen(rtp)
+        if self.receive_buffer_bytes < limits.RECEIVE_BUFFER_BYTES:
+            self.tally.add("net.small_receive_buffer", detail="raise net.core.rmem_max", now=loop.time())
+        try:
+            _, self._rtp = await loop.create_datagram_endpoint(lambda: _Datagrams(self._on_rtp), sock=rtp)
+            _, self._rtcp_socket = await loop.create_datagram_endpoint(lambda: _Datagrams(self._on_rtcp), sock=rtcp)
+        except BaseException:
+            if self._rtp is None:
+                rtp.close()
+            rtcp.close()
+            raise
+
+    # UDP
+
+    def _on_rtp(self, datagram: bytes, address: Address, now: float) -> None:
+        if len(datagram) >= 2 and 200 <= datagram[1] <= 204:
+            self._take_rtcp(datagram, address, True, now)
+            return
+        if len(datagram) < 12 or datagram[0] >> 6 != 2:
+            self._malformed += 1
+            self.tally.add("net.malformed", now=now)
+            return
+        if address != self._source and not self._may_follow(datagram, address, now):
+            self._refuse(address, now)
+            return
+        self._last = datagram
+        self.last_bytes_at = now
+        self._sink.push_rtp(datagram, now)
+
+    def _may_follow(self, datagram: bytes, address: Address, now: float) -> bool:
+        """Reference 6.5: lock to the first source; its port may change if the stream continues, its host only to one
+        that the camera is known by.
+        """
+        source = self._source
+        if source is not None:
+            silent = self.last_bytes_at is None or now - self.last_bytes_at >= limits.MEDIA_STALLED_SECONDS
+            if not silent and not self._continues(datagram):
+                stranger = source[0] not in self._expected
+                if address[0] == source[0] or not stranger:
+                    return False
+            if address[0] != source[0] and address[0] not in self._expected:
+                return False
+            self.tally.add("rtp.source_change", now=now)
+        self._source = address
+        self._rtcp_to = None
+        return True
+
+    def _continues(self, datagram: bytes) -> bool:
+        ahead = (int.from_bytes(datagram[2:4], "big") - int.from_bytes(self._last[2:4], "big")) % 65_536
+        return datagram[8:12] == self._last[8:12] and (ahead <= _MAX_JUMP or ahead >= 65_536 - _MAX_JUMP)
+
+    def _on_rtcp(self, datagram: bytes, address: Address, now: float) -> None:
+        self._take_rtcp(datagram, address, False, now)
+
+    def _take_rtcp(self, datagram: bytes, address: Address, muxed: bool, now: float) -> None:
+        """Only from the host that sends the media: a BYE of a stranger ends nothing."""
+        if self._source is None or address[0] != self._source[0]:
+            self._refuse(address, now)
+        elif _rtp.is_rtcp(datagram):
+            self._rtcp_to = (address, muxed)
+            self._sink.push_rtcp(datagram, now)
+
+    def _refuse(self, address: Address, now: float) -> None:
+        self._wrong_source += 1
+        self._refused_from = address
+        self.tally.add("rtp.wrong_source", detail=address[0], now=now)
+
+    # RTCP out
+
+    def _report(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._reporter = loop.call_later(limits.RTCP_INTERVAL_SECONDS, self._report)
+        self.send_report(loop.time())
+
+    def send_report(self, now: float) -> None:
+        """Send a receiver report now, if there is anything to report and anybody to report to."""
+        if self._connection is None and self._source is None:
+            return
+        report = self._sink.receiver_report(now)
+        if not report:
+            return
+        if self._connection is not None:
+            self._connection.send(report)
+        elif self._source is not None:
+            address, muxed = self._rtcp_to or ((self._source[0], self._source[1] + 1), False)
+            datagrams = self._rtp if muxed else self._rtcp_socket
+            if datagrams is not None and datagrams.transport is not None and address[1] <= 65_535:
+                datagrams.transport.sendto(report, address)
+
+    # TCP
+
+    def _on_connected(self, connection: "_Connection") -> bool:
+        """A connection came about; False: it is not wanted."""
+        now = asyncio.get_running_loop().time()
+        current = self._connection
+        if self._closed:
+            return False
+        if current is not None:
+            silent = now - current.active_at >= limits.MEDIA_STALLED_SECONDS
+            stranger = current.peer[0] not in self._expected and connection.peer[0] in self._expected
+            if not silent and not stranger:
+                self._wrong_source += 1
+                self._refused_from = connection.peer
+                self.tally.add("net.tcp_refused", detail=connection.peer[0], now=now)
+                return False
+            self.tally.add("net.tcp_replaced", now=now)
+            current.abort()
+        self._connection = connection
+        self._connections += 1
+        self._head = b""
+        self._error = ""
+        connection.framer = _rtp.Framer(self._ssrc, max_bytes=limits.FRAMER_BYTES)
+        return True
+
+    def _on_bytes(self, connection: "_Connection", data: bytes, now: float) -> None:
+        if connection is not self._connection:
+            return
+        if len(self._head) < 16:
+            self._head += data[: 16 - len(self._head)]
+        packets = connection.framer.push(data)
+        self.tally.absorb(connection.framer.counts, connection.seen)
+        self._garbage += connection.framer.counts["rtp.framer_garbage"] - connection.garbage
+        connection.garbage = connection.framer.counts["rtp.framer_garbage"]
+        if packets:
+            self._frames += len(packets)
+            self.last_bytes_at = connection.active_at = now
+        for packet in packets:
+            if _rtp.is_rtcp(packet):
+                self._sink.push_rtcp(packet, now)
+            else:
+                self._sink.push_rtp(packet, now)
+
+    def _on_lost(self, connection: "_Connection", error: Exception | None) -> None:
+        if connection is self._connection:
+            self._connection = None
+            self._error = f"the connection broke: {error}" if error is not None else "the camera closed the connection"
+
+    async def _connect(self, targets: Sequence[Address]) -> None:
+        """TCP active: connect, and again when the connection is lost, at least a second apart."""
+        loop = asyncio.get_running_loop()
+        failures = 0
+        while failures < limits.MEDIA_CONNECT_ATTEMPTS:
+            frames = self._frames
+            for target in targets:
+                self._target = target
+                try:
+                    async with asyncio.timeout(limits.MEDIA_CONNECT_SECONDS):
+                        _, connection = await loop.create_connection(lambda: _Connection(self), *target)
+                except (OSError, TimeoutError) as error:
+                    self._error = f"cannot connect to {target[0]}:{target[1]}: {_reason(error)}"
+                    self.tally.add("net.tcp_connect_failed", detail=self._error, now=loop.time())
+                    continue
+                await connection.lost.wait()
+                break
+            failures = failures + 1 if self._frames == frames else 1
+            if failures < limits.MEDIA_CONNECT_ATTEMPTS:
+                await asyncio.sleep(RETRY_SECONDS[min(failures, len(RETRY_SECONDS)) - 1])
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer"
+    return (error.strerror if isinstance(error, OSError) and error.strerror else str(error)) or type(error).__name__
+
+
+def _plain_socket(transport: asyncio.BaseTransport) -> socket.socket:
+    """A socket object of our own on the transport's socket; it lives on when the transport is closed."""
+    return socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+
+
+class _Datagrams(asyncio.DatagramProtocol):
+    def __init__(self, take: Callable[[bytes, Address, float], None]) -> None:
+        self._take = take
+        self._time = asyncio.get_running_loop().time
+        self.transport: asyncio.DatagramTransport | None = None
+        self.lost = asyncio.Event()
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        self._take(data, (addr[0], addr[1]), self._time())
+
+    def error_received(self, exc: Exception) -> None:
+        """ICMP for a report we sent; the camera need not listen for reports."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.transport = None
+        self.lost.set()
+
+    def abort(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
+
+
+class _Connection(asyncio.Protocol):
+    """One TCP connection of an endpoint."""
+
+    def __init__(self, endpoint: MediaEndpoint) -> None:
+        self._endpoint = endpoint
+        self._time = asyncio.get_running_loop().time
+        self._transport: asyncio.Transport | None = None
+        self.framer = _rtp.Framer()
+        self.seen: dict[str, int] = {}
+        self.garbage = 0
+        self.peer: Address = ("", 0)
+        self.active_at = self._time()
+        self.lost = asyncio.Event()
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        peer = transport.get_extra_info("peername") or ("", 0)
+        self.peer = (peer[0], peer[1])
+        if not self._endpoint._on_connected(self):
+            transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        self._endpoint._on_bytes(self, bytes(data), self._time())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._endpoint._on_lost(self, exc)
+        self.lost.set()
+
+    def send(self, packet: bytes) -> None:
+        """Send one framed packet, unless the peer does not read."""
+        if self._transport is not None and self._transport.get_write_buffer_size() == 0:
+            self._transport.write(len(packet).to_bytes(2, "big") + packet)
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+        else:
+            self.lost.set()
