@@ -107,7 +107,10 @@ class Fleet:
         finally:
             for task in self._tasks:
                 task.cancel()
-            await self._group.__aexit__(kind, error, trace)
+            if isinstance(error, asyncio.CancelledError):  # it may come from the group itself, which knows
+                await self._group.__aexit__(kind, error, trace)
+            else:
+                await self._group.__aexit__(None, None, None)
 
     @property
     def registered(self) -> int:
