@@ -35,6 +35,7 @@ VIEWER_BUFFER_BYTES: Final = (
     2 << 20
 )  # in the transport of one HTTP viewer beyond the first burst, before it skips to the next key frame
 TRACKS_WAIT_SECONDS: Final = 0.5  # promised audio that never comes must not delay the picture
+DECODE_PIXELS: Final = 8_192 * 4_352  # one 8K picture; its RGB is 107 MB
 VIEWERS: Final = 4_096  # at once, all protocols
 
 # Segments and transcoders
