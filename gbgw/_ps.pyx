@@ -1301,11 +1301,9 @@ cdef class Demuxer:
             self.detect(self.video_id, codec)
         elif codec and self.evidence.count and (self.evidence.sets264 | self.evidence.sets265 or self.has_vcl()):
             self.detect(self.video_id, codec)
-        if self.damaged or codec == 0:
-            self.drop_unit(self.video_id)
-        elif not _SUPPORTED[codec]:
+        if codec and not _SUPPORTED[codec]:
             self.count.unsupported += 1
-        elif not self.has_vcl():
+        elif self.damaged or not self.has_vcl():
             self.drop_unit(self.video_id)
         else:
             taken = self.emit(length, codec)
