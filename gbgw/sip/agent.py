@@ -73,6 +73,7 @@ class UserAgent:
         self._servers: dict[object, Transaction] = {}
         self._invites: dict[object, Transaction] = {}  # INVITE server transactions by (Call-ID, CSeq)
         self._waiting: dict[int, Transaction] = {}  # server transactions without final answer, by handle
+        self._asked: dict[int, Transaction] = {}  # our other requests without final answer, by handle
         self._calls: dict[int, Call] = {}  # our INVITEs without final answer, by handle
         self._dialogs = Dialogs()
         self._accepts: dict[int, Transaction] = {}  # 2xx waiting for ACK, by the dialog's handle
@@ -439,7 +440,7 @@ class UserAgent:
             call.transaction = self._start(Kind.INVITE_CLIENT, request, flow, now, call)
             self._calls[ask.handle] = call
         else:
-            self._start(Kind.CLIENT, request, flow, now, Asked(ask.handle))
+            self._asked[ask.handle] = self._start(Kind.CLIENT, request, flow, now, Asked(ask.handle))
 
     def _start(
         self, kind: Kind, request: Request, flow: Flow, now: float, owner: object, *, branch: str = ""
@@ -474,6 +475,8 @@ class UserAgent:
             self._on_call(owner, response, now)
         elif isinstance(owner, Asked):
             final = response.status >= 200
+            if final:
+                self._asked.pop(owner.handle, None)
             made = Final(owner.handle, response, transaction.flow) if final else Provisional(owner.handle, response)
             self._effects.append(made)
         elif isinstance(owner, Bye) and response.status >= 200:
@@ -490,6 +493,7 @@ class UserAgent:
             owner.over = True
             self._effects.append(effect)
         elif isinstance(owner, Asked):
+            self._asked.pop(owner.handle, None)
             self._effects.append(Failed(owner.handle, reason))
         elif isinstance(owner, Bye):
             ended: _EndReason = "no_answer" if reason == "timeout" else "transport"
@@ -548,6 +552,10 @@ class UserAgent:
             self._bye(dialog, now)
 
     def _end(self, handle: int, now: float) -> None:
+        asked = self._asked.pop(handle, None)
+        if asked is not None:
+            self._drop(asked)
+            return
         call = self._calls.get(handle)
         if call is not None:
             if call.wanted:
@@ -588,8 +596,12 @@ class UserAgent:
             self._effects.append(Ended(dialog.handle, reason))
             accept = self._accepts.get(dialog.handle)
             if accept is not None:
-                before, accept.state = accept.state, State.TERMINATED
-                self._settle(accept, before)
+                self._drop(accept)
+
+    def _drop(self, transaction: Transaction) -> None:
+        """End a transaction without a word."""
+        before, transaction.state = transaction.state, State.TERMINATED
+        self._settle(transaction, before)
 
     def _on_closed(self, flow: Flow, now: float) -> None:
         if not flow.connection:

@@ -38,8 +38,8 @@ class Dialog:
         """Make the caller's dialog from our INVITE and its 2xx (RFC 3261 section 12.1.2)."""
         number = request.cseq[0]
         return cls(
-            handle, request.call_id, request.headers.get("From") or "", response.headers.get("To") or "", request.from_.tag,
-            response.to_.tag, number, None, contact_of(response) or request.uri, flow,
+            handle, request.call_id, request.headers.get("From") or "", response.headers.get("To") or "",
+            request.from_.tag, response.to_.tag, number, None, contact_of(response) or request.uri, flow,
             tuple(reversed(response.headers.values("Record-Route"))), number,
         )  # fmt: skip
 
@@ -48,8 +48,8 @@ class Dialog:
         """Make the callee's dialog from the peer's INVITE and our 2xx (RFC 3261 section 12.1.1)."""
         number = request.cseq[0]
         return cls(
-            handle, request.call_id, response.headers.get("To") or "", request.headers.get("From") or "", response.to_.tag,
-            request.from_.tag, 0, number, contact_of(request) or request.from_.address, flow,
+            handle, request.call_id, response.headers.get("To") or "", request.headers.get("From") or "",
+            response.to_.tag, request.from_.tag, 0, number, contact_of(request) or request.from_.address, flow,
             tuple(request.headers.values("Record-Route")),
         )  # fmt: skip
 

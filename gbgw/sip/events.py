@@ -47,7 +47,9 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """Nobody wants this INVITE or dialog any more, whatever its state.
+    """Nobody wants this request, INVITE or dialog any more, whatever its state.
+
+    Another request than INVITE is forgotten at once and nothing more is told of it.
 
     Before a provisional answer: CANCEL is held back until one comes; after it: CANCEL; a crossing or late 2xx is
     ACKed and followed by BYE; a confirmed dialog: BYE. Ended follows when the peer has answered or timer F has run out.
