@@ -83,7 +83,9 @@ class SqliteStore:
         try:
             connection = await asyncio.get_running_loop().run_in_executor(executor, _open, where)
         except BaseException:
-            executor.shutdown(wait=False)
+            executor.shutdown(
+                wait=False
+            )  # its thread ends with the opening, which a cancelled caller does not wait for
             raise
         return cls(where, connection, executor)
 
@@ -201,7 +203,7 @@ class SqliteStore:
         finally:
             self._closed = True
             await self._run(self._connection.close)
-            self._executor.shutdown(wait=False)
+            self._executor.shutdown()  # nothing is left to run, so this waits for the thread's last step only
 
     def _later(self, write: Write) -> None:
         """Gather a write that nobody waits for. When the disk is too slow for what is written it is dropped and told
