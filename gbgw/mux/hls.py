@@ -104,9 +104,13 @@ class Segmenter:
         if dts is None:
             return
         if self._pending:
-            length = dts - (self._pending[0].dts or 0)
-            if (chunk.starts_gop and length >= (self._target if self._segments else 1)) or (
-                length >= limits.HLS_SEGMENT_SECONDS * HZ
+            first = self._pending[0]
+            length = dts - (first.dts or 0)
+            # The first segment, and the rest of a GOP that was cut, end with their GOP however short they are.
+            least = self._target if self._segments and first.starts_gop else 1
+            if (
+                (chunk.starts_gop and length >= least)
+                or length >= limits.HLS_SEGMENT_SECONDS * HZ
                 or self._pending_bytes + len(chunk.data) > limits.HLS_SEGMENT_BYTES
                 or (self._is_live and length >= self._start and self._may_start_short)
             ):

@@ -96,7 +96,8 @@ def read_back(data: bytes, **options: Any) -> list[Read]:
             if packet.size:
                 stream: Any = packet.stream
                 base = packet.time_base
-                times = float(packet.pts * base * 1_000), float(packet.dts * base * 1_000)
+                dts = packet.pts if packet.dts is None else packet.dts
+                times = float(packet.pts * base * 1_000), float(dts * base * 1_000)
                 found.append(
                     Read(stream.type, stream.codec_context.name, *times, bool(packet.is_keyframe), bytes(packet))
                 )
@@ -118,16 +119,16 @@ def elementary(units: Sequence[AccessUnit], codec: Codec) -> bytes:
 
 def nal_bodies(data: bytes) -> list[bytes]:
     """NAL units of an Annex B or 4-byte length-prefixed unit, whichever it is, by the plainest reading of both."""
-    if data[:4] == b"\0\0\0\1" or data[:3] == b"\0\0\1":
-        parts = data.replace(b"\0\0\0\1", b"\0\0\1").split(b"\0\0\1")
-        return [part for part in parts if part]
     found = []
     at = 0
-    while at < len(data):
+    while at + 4 <= len(data):
         size = int.from_bytes(data[at : at + 4], "big")
         found.append(data[at + 4 : at + 4 + size])
         at += 4 + size
-    return found
+    if at == len(data) and all(found):
+        return found  # the lengths lead exactly to the end; a length of 256 to 511 looks like a start code
+    parts = data.replace(b"\0\0\0\1", b"\0\0\1").split(b"\0\0\1")
+    return [part for part in parts if part]
 
 
 def ffmpeg(*arguments: str | Path, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
