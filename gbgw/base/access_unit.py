@@ -38,8 +38,10 @@ class AccessUnit(Protocol):
 
     @property
     def parameter_sets(self) -> tuple[bytes, ...]:
-        """NAL units without start codes, in stream order, of the VPS, SPS and PPS found in this unit; empty for
-        audio."""
+        """NAL units without start codes, in stream order, of the VPS, SPS and PPS found in this unit.
+
+        Empty for audio, but for AAC past `media.timeline`, whose one entry is the AudioSpecificConfig.
+        """
 
     @property
     def discontinuity(self) -> bool:

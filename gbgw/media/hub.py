@@ -325,6 +325,8 @@ class Stream:
             self._sources.pop(current.track_id, None)
         self._sources.pop(unit.track_id, None)
         source = self._sources[unit.track_id] = _Source(unit.track_id, codec)
+        if codec.kind is VIDEO or (self._video is not None and self._video.track_id == unit.track_id):
+            self._drop_gop()  # it is of a picture that has ended
         if codec.kind is AUDIO:
             if codec is not AAC:
                 source.track = Track(unit.track_id, codec, sample_rate=codec.sample_rate, channels=1)
@@ -369,8 +371,8 @@ class Stream:
                 # there before it.
                 self._gop_open = False
                 self.tally.add("hub.gop_hole", now=now)
-            elif source.track is not None:
-                self._cache(unit, source.track, now)
+            else:
+                self._cache(unit, self._gop[0][1], now)  # newer parameter sets count from their key frame
         if source.live is not None:
             self._fan_out(unit, source.live)
 
@@ -444,7 +446,10 @@ class Stream:
         self.generation += 1
         for source in self._sources.values():
             source.live = source.track if source.track in tracks else None
-        self._gop = [(unit, track) for unit, track in self._gop if track in tracks]
+        if self._gop and self._gop[0][1] in tracks:
+            self._gop = [(unit, track) for unit, track in self._gop if track in tracks]
+        else:
+            self._drop_gop()
         sound_only = not any(track.is_video for track in tracks)
         for subscription in self._subscriptions:
             self._tell_tracks(subscription)

@@ -243,6 +243,28 @@ class TestGenerations:
         stream.attach(late)
         assert late.events == sink.events[3:]
 
+    def test_sets_that_come_ahead_of_their_key_frame_leave_the_cache_in_order(self) -> None:
+        stream = published(key("i"))
+        stream.push(AccessUnit(b"p", H264, FRAME, FRAME, parameter_sets=OTHER_SETS), 0.1)
+        stream.push(picture("q", 2), 0.1)
+        sink = Recorder()
+        stream.attach(sink)
+        assert sink.names == ["tracks", "i", "p", "q"]
+        assert {track for _, track in stream.gop} == set(stream.tracks)
+
+    def test_sets_that_change_before_publication_cost_the_cached_gop(self) -> None:
+        stream = Stream("cam")
+        sink = Recorder()
+        stream.attach(sink)
+        stream.promise(True)
+        stream.push(key("i"), 0.0)
+        stream.push(AccessUnit(b"p", H264, FRAME, FRAME, parameter_sets=OTHER_SETS), 0.1)
+        stream.push(sound("a", 1), 0.1)
+        stream.push(picture("q", 2), 0.2)
+        stream.push(key("j", 3), 0.3)
+        stream.push(key("k", 4, OTHER_SETS), 0.4)
+        assert sink.names == ["tracks", "tracks", "j", "tracks", "k"]
+
     def test_late_audio_joins_at_the_next_key_frame(self) -> None:
         stream = published(key("i"))
         sink = Recorder()
@@ -267,8 +289,12 @@ class TestGenerations:
         stream.attach(sink)
         sets = (nal.h265_vps(), nal.h265_sps(), nal.h265_pps())
         stream.push(AccessUnit(b"p", H265, FRAME, FRAME), 0.1)
+        late = Recorder()
+        stream.attach(late)
+        stream.push(AccessUnit(b"q", H265, 2 * FRAME, 2 * FRAME), 0.1)
         stream.push(key("j", 2, sets, codec=H265), 0.2)
         assert sink.names == ["tracks", "i", "tracks", "j"]
+        assert late.names == ["tracks", "tracks", "j"]
         assert stream.video is not None
         assert stream.video.codec is H265
 
