@@ -104,7 +104,10 @@ class Store(Protocol):
     async def devices(self) -> Sequence[Device]: ...
 
     async def put_device(self, device: Device) -> None:
-        """Durable: the operator or a registration created or changed it."""
+        """Durable: the operator created or changed it."""
+
+    def save_device(self, device: Device) -> None:
+        """What a device told about itself, when many register at once; gathered like bindings."""
 
     async def delete_device(self, device_id: str) -> bool:
         """Durable. Its channels and binding go with it. Return whether it existed."""

@@ -114,6 +114,9 @@ class SqliteStore:
     async def put_device(self, device: Device) -> None:
         await self._durable(_put_device(device))
 
+    def save_device(self, device: Device) -> None:
+        self._later(_put_device(device))
+
     async def delete_device(self, device_id: str) -> bool:
         def delete(db: sqlite3.Connection) -> bool:
             for table in ("bindings", "catalogs", "channels"):

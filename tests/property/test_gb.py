@@ -25,7 +25,7 @@ from gbgw.gb.registrar import (
     SaveBinding,
     beijing,
 )
-from gbgw.gb.ssrc import SsrcPool
+from gbgw.gb.ssrc import Ssrc, SsrcPool
 from tests.unit.gb.support import CAMERA, DOMAIN, RECORDER, WALL, Peer, answer, book, tcp, udp
 
 GB_IDS = st.from_regex(r"[0-9]{20}", fullmatch=True)
@@ -56,7 +56,7 @@ def test_ids_are_judged_without_raising(text: str) -> None:
 
 @given(st.lists(st.one_of(st.just(None), st.integers(0, 50)), max_size=200))
 def test_ssrcs_are_unique_among_the_active(steps: list[int | None]) -> None:
-    pool, active, now = SsrcPool("34020000002000000001"), [], 0.0
+    pool, active, now = SsrcPool("34020000002000000001"), list[Ssrc](), 0.0
     for step in steps:
         now += 1.0
         if step is None or not active:
@@ -167,7 +167,7 @@ def test_catalog_parts_in_any_order_with_duplicates(
     st.lists(st.floats(0, 40)),
 )
 def test_a_catalog_query_always_ends(parts: list[tuple[int, list[int]]], waits: list[float]) -> None:
-    query, now, done = CatalogQuery(RECORDER, 7, 0.0), 0.0, []
+    query, now, done = CatalogQuery(RECORDER, 7, 0.0), 0.0, list[object]()
     for (total, numbers), wait in zip(parts, waits, strict=False):
         now += wait
         items = [CatalogItem(f"34020000001320{n:06d}") for n in numbers]

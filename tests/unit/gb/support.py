@@ -59,7 +59,7 @@ class Peer:
         self.uri = f"sip:{PLATFORM}@{DOMAIN}"
         self.version: str | None = None
 
-    def request(self, method: str, body: bytes = b"", from_id: str | None = None, **headers: str) -> Request:
+    def request(self, method: str, body: bytes = b"", from_id: str | None = None, /, **headers: str) -> Request:
         self.cseq += 1
         sender = from_id or self.device_id
         target = sender if method == "REGISTER" else PLATFORM

@@ -1,6 +1,6 @@
 import pytest
 
-from gbgw.base.errors import MediaError, SdpError
+from gbgw.base.errors import GatewayError
 from gbgw.base.machine import TICK
 from gbgw.gb import invite, sdp
 from gbgw.gb.invite import BEGIN, CLOSE, Answered, Closed, Counted, LiveInvite, Platform, Refused
@@ -26,7 +26,7 @@ def trying(call: LiveInvite) -> events.Provisional:
     return events.Provisional(7, Response.to(call.request, 100))
 
 
-def refusal(effects: object) -> MediaError | SdpError:
+def refusal(effects: object) -> GatewayError:
     assert isinstance(effects, list)
     errors = [effect.error for effect in effects if isinstance(effect, Refused)]
     assert len(errors) == 1

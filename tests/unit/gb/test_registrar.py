@@ -10,6 +10,7 @@ from gbgw.gb.registrar import (
     Counted,
     Credentials,
     Dropped,
+    Effect,
     FlowGone,
     ForgetBinding,
     HeartbeatSet,
@@ -290,7 +291,7 @@ def test_silence_for_three_intervals_is_offline(camera: Peer, registrar: Registr
 def test_deadline_leads_to_offline_without_busy_waking(camera: Peer, registrar: Registrar) -> None:
     camera.register(0.0)
     camera.message(KEEPALIVE, 100.0)
-    wakes, effects = 0, []
+    wakes, effects = 0, list[Effect]()
     while (deadline := registrar.deadline) is not None:
         effects += registrar.push(TICK, deadline)
         wakes += 1

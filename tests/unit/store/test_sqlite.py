@@ -46,7 +46,7 @@ async def test_everything_survives(store: SqliteStore) -> None:
     token = Token("ab" * 32, "admin", frozenset({"admin", "view"}), 1.5, None)
     await store.put_token(token)
     await store.put_device(DEVICE)
-    await store.put_device(Device("door_7"))
+    store.save_device(Device("door_7"))
     store.save_binding(BINDING)
     store.save_catalog(CAMERA, [ITEM, CatalogItem("2")], complete=True, updated=7.0)
     await store.dialog_opening(DIALOG)
