@@ -1274,7 +1274,7 @@ cdef class Demuxer:
         drop(&self.unit, length)
         self.scan_at -= length
         self.settled = max(self.settled - length, 0)
-        self.pes_begin = max(self.pes_begin - length, 0)
+        self.pes_begin -= length
         self.sets = 0
         self.in_set = False
         if self.marked_at >= 0:
@@ -1320,7 +1320,7 @@ cdef class Demuxer:
         self.times = times
         self.scan_at = 0
         self.settled = max(self.settled - length, 0)
-        self.pes_begin = max(pes_begin - length, 0)
+        self.pes_begin = pes_begin - length
         self.marked_at = marked - length if marked >= 0 else -1
 
     cdef Finished* next_finished(self) noexcept nogil:

@@ -1,7 +1,8 @@
 """Slow twin of gbgw._ps.Demuxer, written from reference 7.1 to 7.8 and architecture.md decision 11.
 
-It keeps the stream as one bytearray with an index into it and reads it in straight lines: a generator that waits wherever bytes are missing.
-No buffers are moved, nothing is given back but the index. Oracle and benchmark baseline; never a production fallback.
+It keeps the stream as one bytearray with an index into it and reads it in straight lines: a generator that waits
+wherever bytes are missing. No buffers are moved, nothing is given back but the index. Oracle and benchmark baseline;
+never a production fallback.
 """
 
 import re
@@ -22,8 +23,9 @@ START = re.compile(rb"\x00\x00\x01")
 SPS_PROFILES = {66, 77, 88, 100, 110, 122, 244, 44, 83, 86, 118, 128}
 HIGH_PROFILES = {100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135}
 NAMES = (
-    "packs maps units malformed resync skipped_bytes private dropped_units oversize codec_mismatch no_map unsupported other_video"
-).split()
+    *("packs", "maps", "units", "malformed", "resync", "skipped_bytes", "private", "dropped_units", "oversize"),
+    *("codec_mismatch", "no_map", "unsupported", "other_video"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -845,7 +847,9 @@ class Demuxer:
         track = self._tracks[self._video_id]
         codec = self._judge()
         heads = [head for _, head in unit.nals]
-        sets = any(valid264(h) and kind264(h) in (7, 8) or valid265(h) and kind265(h) in (32, 33, 34) for h in heads)
+        sets = any(
+            (valid264(h) and kind264(h) in (7, 8)) or (valid265(h) and kind265(h) in (32, 33, 34)) for h in heads
+        )
         if codec is not None and (codec is not track.declared or sets or self._has_vcl()):
             track.detected = codec
             self._dispute(track)
@@ -869,7 +873,7 @@ class Demuxer:
         self._unit = Unit(times)
         self._unit.data = unit.data[length:]
         self._unit.settled = max(unit.settled - length, 0)
-        self._unit.pes_begin = max(unit.pes_begin - length, 0)
+        self._unit.pes_begin = unit.pes_begin - length
         self._unit.marked = marked - length if marked is not None else None
 
     def _emit(

@@ -245,7 +245,7 @@ def test_content_wins_over_a_lying_map(make: Make, cut: int) -> None:
         assert [(unit.codec, unit.is_keyframe, unit.parameter_sets) for unit in video] == [(codec, True, sets)]
         assert [unit.codec for unit in units if unit.track_id == 0xC0] == [AAC, AAC]
         assert demuxer.counts["ps.codec_mismatch"] == 2
-        assert [(s.declared, s.detected) for s in demuxer.streams][0] == (PCMA, AAC)
+        assert next((s.declared, s.detected) for s in demuxer.streams) == (PCMA, AAC)
 
 
 def test_map_that_flips_does_not_flip_the_codec(make: Make) -> None:
@@ -274,9 +274,8 @@ def test_missing_map_and_no_parameter_sets(make: Make) -> None:
 
 def test_unsupported_codecs_are_listed_and_counted(make: Make) -> None:
     psm = build.program_map(((build.SVAC, 0xE0), (0x9B, 0xC0)))
-    data = b"".join(
-        build.pack() + psm + build.pes(build.nals(b"\x55" * 400), pts=n) + build.pes(b"\x66" * 90, 0xC0, n) for n in range(4)
-    )
+    picture = build.nals(b"\x55" * 400)
+    data = b"".join(build.pack() + psm + build.pes(picture, pts=n) + build.pes(b"\x66" * 90, 0xC0, n) for n in range(4))
     units, demuxer = run(make, data)
     assert units == []
     assert [s.declared for s in demuxer.streams] == [by_name("SVACA"), by_name("SVAC")]
