@@ -43,7 +43,9 @@ HLS_SEGMENT_SECONDS: Final = 10.0  # longer GOPs are cut inside; players buffer 
 HLS_SEGMENT_BYTES: Final = 16 << 20  # ten seconds of a 13 Mbit/s stream
 HLS_WINDOW_BYTES: Final = 64 << 20  # of one stream and container, retired segments included
 TRANSCODE_FRAME_BYTES: Final = 16 << 20  # one message to or from a child: a unit is at most ACCESS_UNIT_BYTES
-TRANSCODE_PENDING_BYTES: Final = 4 << 20  # towards one child before it skips to a key frame: a second of a 32 Mbit/s stream
+TRANSCODE_PENDING_BYTES: Final = (
+    4 << 20
+)  # towards one child before it skips to a key frame: a second of a 32 Mbit/s stream
 TRANSCODE_AUDIO_STREAMS: Final = 1_024  # in one child: 2.4 ms of CPU a stream-second fills a core with some 400
 TRANSCODE_STDERR_LINE: Final = 4_096  # of a child's complaint that is kept
 
@@ -77,7 +79,9 @@ XML_TEXT: Final = 65_536  # characters in one field
 CATALOG_ITEMS: Final = 10_000  # per message, GB/T 28181-2022 section 9.5
 CHANNELS: Final = 100_000  # per device
 DEVICES: Final = 100_000
-XML_ELEMENTS: Final = 400_000  # 10,000 catalog items of 40 fields; a parse then takes about a second and 100 MB at worst
+XML_ELEMENTS: Final = (
+    400_000  # 10,000 catalog items of 40 fields; a parse then takes about a second and 100 MB at worst
+)
 CATALOG_PARENTS: Final = 16  # ids in one ParentID; more is damage
 CATALOG_FIRST_SECONDS: Final = 30.0  # until the first part of a catalog
 CATALOG_GAP_SECONDS: Final = 10.0  # between its parts, then it is finished as partial
@@ -89,7 +93,9 @@ SDP_LINES: Final = 512  # a browser's offer has 150, a device's 12
 SSRC_SERIALS: Final = 9_999  # four digits, by the rule of the standard
 SSRC_QUARANTINE_SECONDS: Final = 30.0  # cameras were seen sending for seconds after BYE
 AUTH_SOURCES: Final = 65_536  # addresses and (address, id) pairs whose failures are remembered
-AUTH_SOURCE_FAILURES: Final = 50  # per source alone: a NAT in front of many cameras must not be locked out by one of them
+AUTH_SOURCE_FAILURES: Final = (
+    50  # per source alone: a NAT in front of many cameras must not be locked out by one of them
+)
 BINDING_GRACE_SECONDS: Final = 15.0  # GB/T 28181 reference practice: 10 to 30 s after the expiry
 REGISTER_MIN_SECONDS: Final = 60  # devices were seen offering 60 s; shorter expiries are raised to this
 REGISTER_MAX_SECONDS: Final = 604_800  # a week; longer ones are cut
@@ -106,7 +112,9 @@ LOOP_BYTES: Final = 256 << 20  # encoded media of one loop: ten minutes at 3.5 M
 LOOP_SECONDS: Final = 600.0  # of a media file: decoding its sound holds 16 bytes a millisecond
 FANOUT_SLICE: Final = 128  # viewers written to before the loop gets its turn: about 1 ms
 FANOUT_PENDING: Final = 512  # chunks one fan-out may be behind: some seconds of audio and video
-NOTSENT_LOWAT_BYTES: Final = 128 << 10  # else the kernel hides 4 MB, eight seconds of a stream, from the slow-viewer test
+NOTSENT_LOWAT_BYTES: Final = (
+    128 << 10
+)  # else the kernel hides 4 MB, eight seconds of a stream, from the slow-viewer test
 VIEWER_STALL_SECONDS: Final = 30.0  # a viewer that took no byte for so long is gone
 FIRST_CHUNK_SECONDS: Final = 10.0  # from playable to the first muxed bytes: one long GOP
 HTTP_CONNECTIONS: Final = 8_192  # at once: every viewer of limits.VIEWERS and as many requests
@@ -128,3 +136,4 @@ DEVICE_SEND_BYTES: Final = 1 << 20  # in a TCP media connection before units are
 STORE_BATCH: Final = 1_000  # writes in one transaction; more are written before the 100 ms are over
 STORE_BATCHES: Final = 64  # on their way to the disk; a slower disk loses writes that nobody waits for
 HTTP_HEAD_SECONDS: Final = 20.0  # for the first request head of a connection; nginx waits 60, slow phones need 2
+WHEP_ANSWER_SECONDS: Final = 5.0  # gathering is one bind; longer is a fault of ours

@@ -41,7 +41,7 @@ _BODY_SECONDS: Final = 20.0
 
 T = TypeVar("T")
 Name = Annotated[str, Field(max_length=128, pattern=r"^[^\x00-\x1f\x7f]*$")]
-Password = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\x21-\x7e]+$", repr=False)]
+Password = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\x21-\x7e]+$")]
 
 
 class Input(BaseModel):

@@ -2,7 +2,6 @@
 
 import asyncio
 import ipaddress
-import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,7 +16,7 @@ from gbgw.mux.feed import Feeds
 from gbgw.serve.auth import Authority
 from gbgw.serve.fanout import Fanouts
 from gbgw.serve.source import Control, Observed, StreamSource
-from gbgw.serve.viewers import Viewers
+from gbgw.serve.viewers import Viewer, Viewers
 
 if TYPE_CHECKING:
     from gbgw.serve.hls import HlsOutputs
@@ -39,7 +38,7 @@ class Serving:
     whep: "WhepBackend | None" = None
     tasks: asyncio.TaskGroup | None = None
     event_streams: int = 0
-    spoke: weakref.WeakSet[asyncio.BaseProtocol] = field(default_factory=weakref.WeakSet)  # sent a whole request head
+    spoke: set[asyncio.BaseProtocol] = field(default_factory=set)  # connections that sent a whole request head
 
     @cached_property
     def fanouts(self) -> Fanouts:
@@ -92,6 +91,8 @@ class Serving:
 
 
 SERVING: Final = web.AppKey("serving", Serving)
+VIEWER: Final = web.RequestKey("viewer", Viewer)  # of an endless answer, whose bytes pass aiohttp by
+STATUS: Final = web.RequestKey("status", int)  # that went out
 
 
 def _within(address: str, networks: Sequence[str]) -> bool:

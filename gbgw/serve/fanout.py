@@ -2,22 +2,18 @@
 
 A Fanout is the one sink of a Feed. It writes to its viewers in slices of limits.FANOUT_SLICE and gives the loop its
 turn between them; no viewer has a task or a queue of its own. The transport's buffer tells who is slow: such a viewer
-gets nothing until a chunk that starts a GOP finds its buffer drained, so it never delays another. Leaves out: HTTP itself.
+gets nothing until a chunk that starts a GOP finds its buffer drained, so it never delays another.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Iterator, Sequence
 
 from gbgw.base import limits
 from gbgw.base.errors import GatewayError
 from gbgw.base.tally import Tally
 from gbgw.mux.feed import Attachment, Chunk, Feed
 from gbgw.serve.viewers import Viewer
-
-_RESUME_BYTES: Final = limits.VIEWER_BUFFER_BYTES // 4
-
 
 FrameChunk = Callable[[bytes], bytes]  # how a connection wants a chunk on the wire: as it is, or in a WebSocket frame
 
@@ -113,7 +109,7 @@ class Connection:
                 return
             self._write(data)
             return
-        if self._started and chunk.starts_gop and size <= _RESUME_BYTES:
+        if self._started and chunk.starts_gop and size <= limits.VIEWER_BUFFER_BYTES // 4:
             self._waiting = False
             self._low = None
             self._write(data)
@@ -289,6 +285,9 @@ class Fanouts:
 
     def __len__(self) -> int:
         return len(self._fanouts)
+
+    def __iter__(self) -> Iterator[Fanout]:
+        return iter(tuple(self._fanouts.values()))
 
     def of(self, feed: Feed) -> Fanout:
         """The feed's fan-out; made, and attached, when it has none. May raise what Feed.attach raises."""

@@ -16,7 +16,7 @@ from gbgw.base import limits
 from gbgw.base.errors import GatewayError, MediaError, RequestError, TransportClosedError
 from gbgw.serve.answers import EndlessResponse
 from gbgw.serve.auth import check_origin
-from gbgw.serve.context import SERVING, Serving
+from gbgw.serve.context import SERVING, VIEWER, Serving
 from gbgw.serve.fanout import Connection, Fanout, plain, websocket_frame
 from gbgw.serve.source import AudioChoice, StreamKey, Viewing
 from gbgw.serve.viewers import Viewer
@@ -55,6 +55,7 @@ async def watch(
 ) -> AsyncIterator[tuple[Viewer, Viewing]]:
     """Hold a viewer's row and its right to the stream. Raises GatewayError when the stream cannot be played."""
     viewer = serving.viewers.add(key, protocol, serving.remote(request))
+    request[VIEWER] = viewer
     try:
         viewing = await serving.source.open(
             key, protocol=protocol, viewer=viewer.id, audio=wish.audio, video=wish.video

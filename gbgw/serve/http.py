@@ -7,7 +7,6 @@ import asyncio
 import logging
 import socket
 import time
-import weakref
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Final, Self
@@ -20,7 +19,7 @@ from gbgw.base.config import host_port
 from gbgw.base.errors import ConfigError, GatewayError, LocalError
 from gbgw.serve import api, flv, hls, metrics, pages, whep
 from gbgw.serve.answers import error_body, error_response
-from gbgw.serve.context import SERVING, Serving
+from gbgw.serve.context import SERVING, STATUS, VIEWER, Serving
 
 _log: Final = logging.getLogger(__name__)
 _access: Final = structlog.get_logger("gbgw.http")
@@ -79,7 +78,6 @@ class HttpServer:
         self._server: asyncio.Server | None = None
         self._group: asyncio.TaskGroup | None = None
         self._sweeper: asyncio.Task[None] | None = None
-        self._born: weakref.WeakKeyDictionary[asyncio.BaseProtocol, float] = weakref.WeakKeyDictionary()
 
     async def __aenter__(self) -> Self:
         runner = web.AppRunner(
@@ -126,28 +124,31 @@ class HttpServer:
                 self._sweeper.cancel()
             serving.hls.close()
             if group is not None:
-                await group.__aexit__(kind, error, trace)
+                # Only a cancellation is the group's business; the body's own errors pass it unwrapped.
+                is_cancelled = isinstance(error, asyncio.CancelledError)
+                await group.__aexit__(kind if is_cancelled else None, error if is_cancelled else None, trace)
 
     def _accept(self) -> asyncio.BaseProtocol:
         runner = self._runner
         if runner is None or runner.server is None or len(runner.server.connections) >= limits.HTTP_CONNECTIONS:
             self._serving.tally.add("http.connections_refused")
             return _Refusal()
-        protocol = runner.server()
-        self._born[protocol] = asyncio.get_running_loop().time()
-        return protocol
+        return runner.server()
 
     async def _sweep(self) -> None:
         """Close connections that never finish their first request head: aiohttp has no timer for that."""
         loop = asyncio.get_running_loop()
-        while True:
+        silent: dict[asyncio.BaseProtocol, float] = {}
+        while self._runner is not None and self._runner.server is not None:
             await asyncio.sleep(_SWEEP_SECONDS)
             now = loop.time()
-            for protocol, born in list(self._born.items()):
-                if now - born < limits.HTTP_HEAD_SECONDS:
-                    continue
-                del self._born[protocol]
-                if isinstance(protocol, web.RequestHandler) and protocol not in self._serving.spoke:
+            connections = self._runner.server.connections
+            self._serving.spoke.intersection_update(connections)
+            silent = {
+                protocol: silent.get(protocol, now) for protocol in connections if protocol not in self._serving.spoke
+            }
+            for protocol in connections:
+                if now - silent.get(protocol, now) >= limits.HTTP_HEAD_SECONDS:
                     self._serving.tally.add("http.silent_closed")
                     protocol.force_close()
 
@@ -203,6 +204,9 @@ async def _log_access(request: web.Request, handler: Handler) -> web.StreamRespo
         status = response.status
         size = response.body_length if response.prepared else 0
         return response
+    except asyncio.CancelledError:
+        status = request.get(STATUS, status)
+        raise
     finally:
         serving.tally.add(f"http.status_{status // 100}xx")
         _access.info(
@@ -210,7 +214,7 @@ async def _log_access(request: web.Request, handler: Handler) -> web.StreamRespo
             method=request.method,
             path=request.path,  # never the query: it may carry a token
             status=status,
-            bytes=size,
+            bytes=request[VIEWER].bytes if VIEWER in request else size,
             seconds=round(time.monotonic() - began, 3),
             remote=serving.remote(request),
         )
@@ -252,6 +256,7 @@ async def _answer_preflight(request: web.Request, handler: Handler) -> web.Strea
 
 
 async def _decorate(request: web.Request, response: web.StreamResponse) -> None:
+    request[STATUS] = response.status
     headers = response.headers
     headers["Server"] = "gbgw"
     headers.setdefault("X-Content-Type-Options", "nosniff")
