@@ -1,4 +1,4 @@
-"""After a device registers: what it is (DeviceInfo) and which channels it has (Catalog).
+"""After a device registers: which channels it has (Catalog), and what it is (DeviceInfo), which many never answer.
 
 A handful of tasks work through one bounded line of devices, so that ten thousand cameras that come back at once are
 asked in turn. The answers come as MESSAGEs of their own; `arrived` hands them to whoever asked.
@@ -71,7 +71,7 @@ class Interviews:
     ) -> None:
         for worker in self._workers:
             worker.cancel()
-        await self._tasks.__aexit__(kind, error, trace)
+        await self._tasks.__aexit__(None, None, None)
 
     @property
     def pending(self) -> int:
@@ -109,8 +109,8 @@ class Interviews:
             device_id = await self._line.get()
             self._waiting.discard(device_id)
             try:
-                await self.device_info(device_id)
                 await self.catalog(device_id)
+                await self.device_info(device_id)
             except GatewayError as error:
                 self._tally.add("interview.failed", detail=f"{device_id}: {error}")
                 self._log.info("failed", device=device_id, code=error.code, reason=error.message)

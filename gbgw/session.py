@@ -6,7 +6,6 @@ it, `run` gives everything back in one `finally`: BYE first, then the port, then
 """
 
 import asyncio
-import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -128,6 +127,7 @@ class Session:
         self.viewers = 0
         self.ingest: Ingest | None = None
         self.steps: dict[str, float] = {}
+        self.measured = False  # its way to the first picture is in the metrics
         self._config = config
         self._platform = platform
         self._sip = sip
@@ -258,7 +258,6 @@ class Session:
             flow,
             offer,
             self._config.sip.invite_seconds,
-            token=secrets.token_hex(8),
         )
         await self._dialogs.dialog_opening(self.key, self._invite.request, flow, ssrc, self.ingest.port)
         now = asyncio.get_running_loop().time()

@@ -22,6 +22,13 @@ _SECRET_TEXT: Final = re.compile(
 
 Logger = structlog.stdlib.BoundLogger
 
+if not structlog.is_configured():  # a library is quiet: events go to the logging module, which the program sets up
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, structlog.stdlib.render_to_log_kwargs],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+    )
+
 
 def get(name: str) -> Logger:
     """Return the logger of one area ("session", "sip", "http")."""

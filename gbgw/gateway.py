@@ -1,0 +1,760 @@
+"""The composition root: builds every part, owns the top TaskGroup, and supervises.
+
+    async with Gateway(config) as gateway:
+        async with gateway.play(device_id, channel_id) as playing:
+            async for unit in playing.units():
+                ...
+
+A session that fails is its own affair and leaves a cause behind; anything unexpected in a task of this group takes the
+process down, loudly.
+"""
+
+import asyncio
+import os
+import secrets
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import lru_cache
+from types import TracebackType
+from typing import Final, Literal, Self
+
+from gbgw.base import limits
+from gbgw.base.codec import H265, PCMA, PCMU
+from gbgw.base.config import Config
+from gbgw.base.errors import ConfigError, GatewayError, LimitError, LocalError, MediaError, PeerError, RequestError
+from gbgw.control import ControlDesk, TokenRows
+from gbgw.directory import DeviceEntry, Directory
+from gbgw.gb import ids, invite, registrar
+from gbgw.gb.catalog import CatalogDone
+from gbgw.gb.control import KeyFrameCommands
+from gbgw.gb.invite import Platform
+from gbgw.gb.manscdp import DeviceInfo, edition_of
+from gbgw.gb.registrar import Credentials, Registrar
+from gbgw.gb.ssrc import SsrcPool
+from gbgw.interview import Interviews
+from gbgw.media.hub import Stream
+from gbgw.mux.feed import Feeds
+from gbgw.mux.transcode import Derived, Transcoders
+from gbgw.net.drive import drive
+from gbgw.net.sip import SipStack
+from gbgw.observe import log
+from gbgw.observe.events import Events
+from gbgw.observe.histogram import Histogram
+from gbgw.playing import Playing
+from gbgw.serve.auth import Authority
+from gbgw.serve.context import Serving
+from gbgw.serve.http import HttpServer
+from gbgw.serve.source import AudioChoice, Sample, StreamKey
+from gbgw.serve.webrtc import WebRtc
+from gbgw.session import Session, State, Target
+from gbgw.sip.agent import Incoming
+from gbgw.sip.flow import Flow
+from gbgw.sip.message import Request, Response, Uri
+from gbgw.store.base import Device as StoredDevice
+from gbgw.store.base import StoredDialog
+from gbgw.store.sqlite import SqliteStore
+from gbgw.worker.local import LocalWorker
+
+STRICT: Final = os.environ.get("GBGW_STRICT") == "1"
+ENDED_REMEMBERED: Final = 1_000  # sessions that are over whose cause the API still shows
+FIRST_FRAME_BUCKETS: Final = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+KEYFRAME_ANSWER_SECONDS: Final = 5.0
+REGISTRAR_INBOX: Final = 16_384  # requests that wait for the registrar
+
+
+class Watch:
+    """The right to watch one stream; what `serve` calls a Viewing."""
+
+    def __init__(self, session: Session, stream: Stream, derived: Sequence[Derived]) -> None:
+        self.stream = stream
+        self._session = session
+        self._derived = derived
+        self._open = True
+
+    async def close(self) -> None:
+        if not self._open:
+            return
+        self._open = False
+        try:
+            for derived in reversed(self._derived):
+                await derived.close()
+        finally:
+            self._session.viewer_left()
+
+    def touched(self) -> None:
+        """Nothing to do: the session lives as long as this Watch is open."""
+
+    def request_keyframe(self) -> None:
+        self._session.on_keyframe_wanted()
+
+
+class Gateway:
+    """A GB/T 28181 platform and its media gateway.
+
+    Everything runs inside `async with`; leaving it says BYE to every camera and gives all back.
+    """
+
+    def __init__(self, config: Config | None = None) -> None:
+        self.config = config or Config()
+        self.tally = log.root_tally()
+        self.events = Events()
+        self.directory = Directory()
+        self.feeds = Feeds(tally=self.tally)
+        self.started = datetime.now(UTC)
+        self.new_admin_token: str | None = None
+        self._platform = Platform(self.config.sip.id, self.config.sip.domain, self.config.sip.advertise)
+        self._ssrcs = SsrcPool(self.config.sip.id)
+        self._keyframes = KeyFrameCommands()
+        self._credentials: dict[str, Credentials] = {}
+        self._stored: dict[str, StoredDevice] = {}
+        self._sessions: dict[str, Session] = {}
+        self._ended: OrderedDict[str, tuple[Session, datetime]] = OrderedDict()
+        self._dialogs: dict[str, StoredDialog] = {}
+        self._registrar = Registrar(self.config.sip.domain, self, time.time)
+        self._registrar_inbox: asyncio.Queue[registrar.Event] = asyncio.Queue(REGISTRAR_INBOX)
+        self._first_frames = Histogram(FIRST_FRAME_BUCKETS)
+        self._stopping = False
+        self._exit = AsyncExitStack()
+        self._log = log.get("gateway")
+
+    # Life
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            self._store = await SqliteStore.open(_store_path(self.config.store.url))
+            stack.push_async_callback(self._store.close)
+            await self._load()
+            self._transcoders = await stack.enter_async_context(
+                Transcoders(video_limit=self.config.media.transcode, tally=self.tally)
+            )
+            self._worker = await stack.enter_async_context(LocalWorker(self.config.media, self.feeds, tally=self.tally))
+            self._sip = await stack.enter_async_context(
+                SipStack(
+                    self.config.sip.listen,
+                    on_incoming=self._sip_request,
+                    on_flow_closed=self._flow_closed,
+                    advertise=self.config.sip.advertise,
+                    tally=self.tally,
+                )
+            )
+            self._interviews = await stack.enter_async_context(
+                Interviews(self._sip, self._platform, self.directory, self, self.tally)
+            )
+            self._tasks = await asyncio.TaskGroup().__aenter__()
+            # Not told of an error in the body, which would come out wrapped in a group
+            stack.push_async_callback(self._tasks.__aexit__, None, None, None)
+            registering = self._tasks.create_task(
+                drive(self._registrar, self._registrar_inbox, self._perform), name="registrar"
+            )
+            stack.callback(registering.cancel)
+            stack.push_async_callback(self._close_sessions)
+            await self._restore()
+            self._authority = await self._authorise()
+            self._webrtc = await stack.enter_async_context(WebRtc(self.config.webrtc, tally=self.tally))
+            self._http = await stack.enter_async_context(self._http_server())
+            self._exit = stack.pop_all()
+        self._log.info("ready", http=self.http_url, sip=list(self.config.sip.listen))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopping = True
+        self.events.close()
+        await self._exit.__aexit__(kind, error, trace)
+
+    async def wait(self) -> None:
+        """Serve until cancelled."""
+        await asyncio.get_running_loop().create_future()
+
+    def reload(self, fresh: Config) -> list[str]:
+        """Take over what can change live; return a line for each key that needs a restart."""
+        lines = []
+        for section, options in fresh.model_dump().items():
+            for key, value in options.items():
+                if value != getattr(getattr(self.config, section), key) and (section, key) not in _LIVE:
+                    lines.append(f"{section}.{key} changed; restart the gateway for it")
+        live = self.config.media.model_copy(
+            update={key: getattr(fresh.media, key) for section, key in _LIVE if section == "media"}
+        )
+        self.config = self.config.model_copy(update={"media": live, "log": fresh.log})
+        log.configure(fresh.log.level, fresh.log.format)
+        return lines
+
+    @property
+    def http_url(self) -> str:
+        host, port = self._http.address
+        shown = f"[{host}]" if ":" in host else host
+        return self.config.http.public_url or f"http://{shown}:{port}"
+
+    @property
+    def sip_ports(self) -> dict[str, int]:
+        """The first SIP port of each transport."""
+        return self._sip.ports
+
+    # Watching
+
+    async def open(
+        self,
+        key: str,
+        *,
+        protocol: str,
+        viewer: str,
+        audio: AudioChoice = "native",
+        video: Literal["h264"] | None = None,
+    ) -> Watch:
+        """Return once the stream is playable, inviting the camera where nobody did yet (serve.source.StreamSource)."""
+        session = await self._session(key)
+        session.viewer_came()
+        derived: list[Derived] = []
+        try:
+            stream = await session.playable()
+            if video == "h264" and stream.video is not None and stream.video.codec is H265:
+                derived.append(await self._transcoders.h264(stream))
+                stream = derived[-1].stream
+            if audio == "aac" and stream.audio is not None and stream.audio.codec in (PCMA, PCMU):
+                derived.append(await self._transcoders.aac(stream))
+                stream = derived[-1].stream
+        except BaseException:
+            for each in reversed(derived):
+                await each.close()
+            session.viewer_left()
+            raise
+        session.first_viewer(asyncio.get_running_loop().time())
+        return Watch(session, stream, derived)
+
+    def play(self, device_id: str, channel_id: str) -> Playing:
+        """Watch a channel from Python: `async with gateway.play(...) as playing`, then `playing.units()` or
+        `.frames()`."""
+        return Playing(self, ids.stream_key(device_id, channel_id))
+
+    async def start(self, key: str) -> Session:
+        """Play without viewers until `stop`."""
+        session = await self._session(key)
+        session.keep()
+        await session.playable()
+        return session
+
+    async def stop(self, key: str) -> None:
+        session = self._sessions.get(key)
+        if session is not None:
+            session.close(
+                MediaError(
+                    "the stream was stopped by the operator",
+                    code="stream_stopped",
+                    remedy="ask for it again to start it",
+                )
+            )
+            await session.closed()
+
+    async def _session(self, key: str) -> Session:
+        parsed = StreamKey.parse(key)
+        if parsed.substream:
+            raise RequestError(
+                "sub-streams cannot be asked for in this version",
+                status=404,
+                code="unknown_channel",
+                remedy="leave @... out of the key",
+                stream=key,
+            )
+        while (session := self._sessions.get(key)) is not None and not session.accepts_viewers:
+            await session.closed()
+            if self._sessions.get(key) is session:
+                del self._sessions[key]
+        if session is not None:
+            return session
+        if self._stopping:
+            raise LocalError("the gateway is stopping", code="stopping", remedy="try again in a moment", stream=key)
+        entry, item = self.directory.find(parsed.device_id, parsed.channel_id)
+        assert entry.flow is not None
+        if len(self._sessions) >= self.config.media.sessions:
+            raise LimitError(
+                f"{self.config.media.sessions} streams are open",
+                code="sessions_exhausted",
+                remedy="stop some streams or raise media.sessions",
+                stream=key,
+            )
+        session = Session(
+            Target(entry.id, item.device_id, entry.flow, entry.media_transport or self.config.media.transport),
+            config=self.config,
+            platform=self._platform,
+            sip=self._sip,
+            worker=self._worker,
+            ssrcs=self._ssrcs,
+            dialogs=self,
+            tally=self.tally,
+            keyframe=self._ask_keyframe,
+            changed=self._session_changed,
+        )
+        self._sessions[key] = session
+        self._tasks.create_task(self._supervise(session), name=f"session:{key}")
+        return session
+
+    async def _supervise(self, session: Session) -> None:
+        try:
+            await session.run()
+        except Exception:
+            self.tally.add("bug.session")
+            self._log.exception("bug", stream=session.key)
+            if STRICT:
+                raise
+        finally:
+            if self._sessions.get(session.key) is session:
+                del self._sessions[session.key]
+            self._ended[session.key] = (session, datetime.now(UTC))
+            self._ended.move_to_end(session.key)
+            while len(self._ended) > ENDED_REMEMBERED:
+                self._ended.popitem(last=False)
+
+    def _session_changed(self, session: Session) -> None:
+        cause = session.cause
+        if "published" in session.steps and not session.measured:
+            session.measured = True
+            self._first_frames.observe(session.steps["published"] - session.steps["invite_sent"])
+        self.events.emit(
+            "stream.state",
+            key=session.key,
+            state=session.state.value,
+            cause=cause.code if cause is not None and session.state is State.FAILED else None,
+        )
+
+    async def _close_sessions(self) -> None:
+        """BYE to every camera, side by side, each bounded by its own goodbye."""
+        self._stopping = True
+        sessions = list(self._sessions.values())
+        for session in sessions:
+            session.close(LocalError("the gateway is stopping", code="stopping", remedy="try again in a moment"))
+        for session in sessions:
+            await session.closed()
+
+    # Key frames
+
+    def _ask_keyframe(self, session: Session) -> None:
+        """Send the IFrame command, at most one per channel in the configured time."""
+        now = asyncio.get_running_loop().time()
+        entry = self.directory.get(session.target.device_id)
+        if self._stopping or entry is None or entry.flow is None:
+            return
+        sn = self._interviews.next_sn(entry.id)
+        body = self._keyframes.make(session.key, session.target.channel_id, sn, edition_of(entry.edition or None), now)
+        if body is not None:
+            self.tally.add("keyframe.asked")
+            self._tasks.create_task(self._send_keyframe(entry.id, body, entry.flow), name=f"keyframe:{session.key}")
+
+    async def _send_keyframe(self, device_id: str, body: bytes, flow: Flow) -> None:
+        try:
+            await self._sip.request(
+                invite.build_message(self._platform, device_id, body, flow), flow, KEYFRAME_ANSWER_SECONDS
+            )
+        except GatewayError as error:
+            self.tally.add("keyframe.unanswered", detail=f"{device_id}: {error.code}")
+
+    async def request_keyframe(self, device_id: str, channel_id: str) -> None:
+        session = self._sessions.get(ids.stream_key(device_id, channel_id))
+        if session is None:
+            self.directory.find(device_id, channel_id)
+            raise RequestError(
+                "the channel is not streaming", status=409, code="not_streaming", remedy="start the stream first"
+            )
+        self._ask_keyframe(session)
+
+    # Signalling
+
+    def _sip_request(self, incoming: Incoming) -> None:
+        event = registrar.RequestArrived(incoming.handle, incoming.request, incoming.flow, incoming.dialog)
+        self._tell_registrar(event)
+
+    def _flow_closed(self, flow: Flow) -> None:
+        self._tell_registrar(registrar.FlowGone(flow))
+
+    def _tell_registrar(self, event: registrar.Event) -> None:
+        try:
+            self._registrar_inbox.put_nowait(event)
+        except asyncio.QueueFull:
+            self.tally.add("registrar.inbox_full")  # UDP repeats; a lost FlowGone ends by keepalive
+
+    def _perform(self, effect: registrar.Effect) -> None:
+        """What the registrar wants done. Never waits: a slow store or device must not stop SIP."""
+        match effect:
+            case registrar.Answer(handle, response):
+                self._sip.reply(handle, response)
+            case registrar.Registered():
+                self._registered(effect)
+            case registrar.Refreshed(device_id, binding):
+                self._bound(device_id, binding)
+            case registrar.Offline(device_id, reason):
+                self._gone(device_id, reason)
+            case registrar.MessageReceived(device_id, document):
+                self.directory.seen(device_id, datetime.now(UTC))
+                if document.root == "Response":
+                    self._interviews.arrived(device_id, document)
+            case registrar.SaveBinding(binding):
+                self._store.save_binding(binding)
+            case registrar.ForgetBinding(device_id):
+                self._store.forget_binding(device_id)
+            case registrar.Counted(name, detail):
+                self.tally.add(name, detail=detail, now=asyncio.get_running_loop().time())
+
+    def _registered(self, effect: registrar.Registered) -> None:
+        entry = self._bound(effect.device_id, effect.binding)
+        if effect.rebooted:
+            self._end_sessions(effect.device_id, "device_rebooted", "the camera restarted")
+        sip = self.config.sip
+        if (sip.keepalive_seconds, sip.keepalive_misses) != (60, 3):
+            self._tell_registrar(registrar.HeartbeatSet(effect.device_id, sip.keepalive_seconds, sip.keepalive_misses))
+        self._save(entry)
+        self._interviews.schedule(effect.device_id)
+        self._log.info("device online", device=entry.id, address=str(entry.flow), edition=entry.edition)
+        self.events.emit("device.online", id=entry.id, address=str(entry.flow), new=effect.is_new)
+
+    def _bound(self, device_id: str, binding: registrar.Binding) -> DeviceEntry:
+        return self.directory.registered(
+            device_id,
+            binding.flow,
+            edition=binding.edition,
+            expires=datetime.fromtimestamp(binding.expires_at, UTC),
+            now=datetime.now(UTC),
+        )
+
+    def _gone(self, device_id: str, reason: str) -> None:
+        self.directory.offline(device_id, reason)
+        self._end_sessions(device_id, "device_offline", f"the device went offline ({reason})")
+        self._log.info("device offline", device=device_id, reason=reason)
+        self.events.emit("device.offline", id=device_id, reason=reason)
+
+    def _end_sessions(self, device_id: str, code: str, message: str) -> None:
+        for session in self._sessions.values():
+            if session.target.device_id == device_id:
+                session.close(MediaError(message, code=code, remedy="the next viewer invites it again once it is back"))
+
+    # What interviews learn
+
+    async def described(self, device_id: str, info: DeviceInfo) -> None:
+        entry = self.directory.described(device_id, info)
+        if entry is not None:
+            self._save(entry)
+            self.events.emit("device.info", id=device_id)
+
+    async def catalogued(self, device_id: str, done: CatalogDone) -> None:
+        if done.cause in ("no_answer", "refused") and not done.items:
+            self.tally.add(f"catalog.{done.cause}", detail=device_id)
+            return
+        if self.directory.catalogued(device_id, done.items, complete=done.complete) is not None:
+            self._store.save_catalog(device_id, done.items, complete=done.complete, updated=time.time())
+            self.events.emit("device.catalog", id=device_id, channels=len(done.items), complete=done.complete)
+
+    # Devices: the registrar's directory, and the store
+
+    def credentials(self, device_id: str) -> Credentials | None:
+        own = self._credentials.get(device_id)
+        if own is not None:
+            return own
+        if self.config.sip.password and ids.is_gb_id(device_id):
+            return _common_credentials(device_id, self.config.sip.domain, self.config.sip.password)
+        return None
+
+    def owns(self, device_id: str, channel_id: str) -> bool:
+        entry = self.directory.get(device_id)
+        return entry is not None and channel_id in entry.channels
+
+    def stored(self, device_id: str) -> StoredDevice | None:
+        return self._stored.get(device_id)
+
+    def _save(self, entry: DeviceEntry) -> None:
+        """Write what changed of a device, in the background of the store."""
+        known = self._stored.get(entry.id)
+        if known is None:
+            known = StoredDevice(entry.id, created=time.time())
+        fresh = StoredDevice(
+            entry.id,
+            name=entry.name,
+            ha1_md5=known.ha1_md5,
+            ha1_sha256=known.ha1_sha256,
+            sha256_capable=known.sha256_capable,
+            enabled=known.enabled,
+            by_operator=known.by_operator,
+            manufacturer=entry.manufacturer,
+            model=entry.model,
+            firmware=entry.firmware,
+            edition=entry.edition,
+            transport=entry.media_transport or "",
+            created=known.created,
+            last_seen=known.last_seen,
+        )
+        if fresh != known or entry.id not in self._stored:
+            self._stored[entry.id] = fresh
+            self._tasks.create_task(self._store.put_device(fresh), name=f"store:{entry.id}")
+
+    async def put_device(self, device: StoredDevice) -> None:
+        """Keep what the operator wrote of a device."""
+        self._stored[device.device_id] = device
+        self.set_credentials(device)
+        await self._store.put_device(device)
+
+    def drop_device(self, device_id: str) -> None:
+        """Its credentials changed: it must register anew."""
+        self._tell_registrar(registrar.Dropped(device_id))
+
+    async def delete_device(self, device_id: str) -> None:
+        self.drop_device(device_id)
+        self._end_sessions(device_id, "device_deleted", "the device was deleted by the operator")
+        self._credentials.pop(device_id, None)
+        self._stored.pop(device_id, None)
+        self.directory.remove(device_id)
+        self._interviews.forget(device_id)
+        await self._store.delete_device(device_id)
+        self.events.emit("device.deleted", id=device_id)
+
+    async def refresh_catalog(self, device_id: str) -> None:
+        done = await self._interviews.catalog(device_id)
+        if not done.complete:
+            raise PeerError(
+                f"device {device_id} sent {len(done.items)} channels and then stopped ({done.cause})",
+                code="catalog_partial",
+                remedy="what came is kept and nothing was deleted; try again, or register the device over TCP",
+            )
+
+    async def _load(self) -> None:
+        """Read what the last life knew."""
+        for device in await self._store.devices():
+            self._stored[device.device_id] = device
+            self.set_credentials(device)
+            self.directory.add(
+                DeviceEntry(
+                    device.device_id,
+                    name=device.name,
+                    manufacturer=device.manufacturer,
+                    model=device.model,
+                    firmware=device.firmware,
+                    edition=device.edition,
+                    media_transport=_media_transport(device.transport),
+                    has_password=bool(device.ha1_md5),
+                    reason="offline" if device.edition else "never_registered",
+                )
+            )
+        for catalog in await self._store.catalogs():
+            self.directory.catalogued(catalog.device_id, catalog.items, complete=catalog.complete)
+
+    def set_credentials(self, device: StoredDevice) -> None:
+        if device.ha1_md5:
+            self._credentials[device.device_id] = Credentials(
+                device.ha1_md5, device.ha1_sha256 or None, device.sha256_capable, device.enabled
+            )
+        else:
+            self._credentials.pop(device.device_id, None)
+
+    async def _restore(self) -> None:
+        """Take bindings of before as they are, and end dialogs that a crash left open in cameras."""
+        bindings = tuple(binding for binding in await self._store.bindings() if binding.flow.transport == "udp")
+        self._tell_registrar(registrar.Restored(bindings))
+        for dialog in await self._store.dialogs():
+            self._tasks.create_task(self._end_old_dialog(dialog), name=f"orphan:{dialog.key}")
+
+    async def _end_old_dialog(self, dialog: StoredDialog) -> None:
+        """BYE to a camera that may still be sending to a gateway that died."""
+        if dialog.remote_tag and dialog.flow.transport == "udp":
+            try:
+                await self._sip.request(_old_bye(dialog), dialog.flow, limits.GOODBYE_SECONDS)
+            except GatewayError as error:
+                self.tally.add("dialog.orphan_unanswered", detail=f"{dialog.key}: {error.code}")
+        self._store.dialog_closed(dialog.call_id, dialog.local_tag)
+
+    async def dialog_opening(self, key: str, request: Request, flow: Flow, ssrc: str, port: int) -> None:
+        dialog = StoredDialog(
+            request.call_id,
+            request.from_.tag or "",
+            key,
+            str(request.from_.uri),
+            str(request.to_.uri),
+            flow,
+            1,  # CSeq of the INVITE, which the user agent numbers
+            time.time(),
+            ssrc=ssrc,
+            port=port,
+        )
+        self._dialogs[key] = dialog
+        await self._store.dialog_opening(dialog)
+
+    def dialog_confirmed(self, key: str, response: Response) -> None:
+        dialog = self._dialogs.get(key)
+        if dialog is not None:
+            contact = response.contact
+            self._dialogs[key] = replace(
+                dialog, remote_tag=response.to_.tag or "", remote_target=str(contact.uri) if contact is not None else ""
+            )
+            self._store.dialog_confirmed(self._dialogs[key])
+
+    def dialog_closed(self, key: str) -> None:
+        dialog = self._dialogs.pop(key, None)
+        if dialog is not None:
+            self._store.dialog_closed(dialog.call_id, dialog.local_tag)
+
+    # What is shown of it
+
+    def recent(self, seconds: float) -> dict[str, Session]:
+        """The running sessions, and the failed ones of the last `seconds`, by key."""
+        now = datetime.now(UTC)
+        shown = {
+            key: session
+            for key, (session, at) in self._ended.items()
+            if session.state is State.FAILED and (now - at).total_seconds() < seconds
+        }
+        return shown | self._sessions
+
+    def last_session(self, key: str) -> Session | None:
+        """The running session of a key, or the last one that ended."""
+        session = self._sessions.get(key)
+        if session is None and key in self._ended:
+            session = self._ended[key][0]
+        return session
+
+    def resources(self) -> dict[str, int]:
+        """What sessions hold just now; all zero when nothing plays, and nothing but zero when the gateway is closed."""
+        return {
+            "sessions": len(self._sessions),
+            "ports": self._worker.ports.in_use,
+            "ssrcs": self._ssrcs.in_use,
+            "dialogs": self._sip.agent.dialogs,
+            "questions": self._interviews.pending,
+        }
+
+    def not_ready(self) -> list[str]:
+        return ["the gateway is stopping"] if self._stopping else []
+
+    def samples(self) -> Iterable[Sample]:
+        """The figures of /metrics."""
+        online = sum(entry.online for entry in self.directory)
+        yield Sample("devices", online, labels={"state": "online"}, help="Devices known to the platform.")
+        yield Sample("devices", len(self.directory) - online, labels={"state": "offline"})
+        states = Counter(session.state.value for session in self._sessions.values())
+        for state in State:
+            yield Sample("streams", states[state.value], labels={"state": state.value}, help="Streams by state.")
+        yield Sample("ssrcs", self._ssrcs.in_use, labels={"state": "in_use"}, help="SSRCs of the platform's pool.")
+        yield Sample("ssrcs", self._ssrcs.available, labels={"state": "free"})
+        ports = self._worker.ports
+        yield Sample("ports", ports.in_use, labels={"state": "in_use"}, help="RTP port pairs.")
+        yield Sample("ports", ports.free, labels={"state": "free"})
+        kinds = Counter(task.get_name().split(":", 1)[0] for task in asyncio.all_tasks())
+        for kind, count in sorted(kinds.items()):
+            yield Sample("tasks", count, labels={"kind": kind}, help="asyncio tasks by kind.")
+        yield from self._invite_samples()
+        yield from self._stream_samples()
+
+    def _invite_samples(self) -> Iterable[Sample]:
+        yield Sample(
+            "invite_to_first_frame_seconds",
+            self._first_frames.sum,
+            "histogram",
+            help="From the INVITE to the first playable picture.",
+            buckets=self._first_frames.buckets,
+        )
+
+    def _stream_samples(self) -> Iterable[Sample]:
+        for key, session in self._sessions.items():
+            figures = session.figures()
+            labels = {"stream": key}
+            for name, value in (
+                ("packets", figures.packets),
+                ("lost", figures.lost),
+                ("reordered", figures.reordered),
+                ("late", figures.late),
+                ("duplicates", figures.duplicates),
+            ):
+                yield Sample(f"rtp_{name}", value, "counter", labels, help=f"RTP packets {name} by stream.")
+            yield Sample("rtp_bytes", figures.bytes, "counter", labels, help="RTP bytes received by stream.")
+            yield Sample("rtp_jitter_seconds", figures.jitter_seconds, "gauge", labels, help="RFC 3550 jitter.")
+
+    # HTTP
+
+    async def _authorise(self) -> Authority:
+        authority = Authority(
+            TokenRows(self._store),
+            play=self.config.auth.play,
+            play_secret=secrets.token_bytes(32),
+            play_seconds=self.config.auth.play_token_seconds,
+            tally=self.tally,
+        )
+        await authority.load()
+        self.new_admin_token = await authority.ensure_admin()
+        if self.new_admin_token and self.config.auth.admin_token_file:
+            _write_private(self.config.auth.admin_token_file, self.new_admin_token)
+        return authority
+
+    def _http_server(self) -> HttpServer:
+        desk = ControlDesk(self)
+        serving = Serving(
+            source=self,
+            control=desk,
+            observed=desk,
+            authority=self._authority,
+            feeds=self.feeds,
+            http=self.config.http,
+            tally=self.tally,
+            whep=self._webrtc,
+        )
+        self.viewers = serving.viewers
+        return HttpServer(serving)
+
+    def play_token(self, key: str) -> str:
+        """Return a signed, expiring token for the play URLs of `key`."""
+        return self._authority.sign_play(key)[0]
+
+    def is_playable(self, key: str) -> bool:
+        parsed = StreamKey.parse(key)
+        entry = self.directory.get(parsed.device_id)
+        return entry is not None and entry.online and entry.playable(parsed.channel_id)
+
+
+def _store_path(url: str) -> str:
+    return url.removeprefix("sqlite:///") or ":memory:"
+
+
+def _media_transport(text: str) -> Literal["udp", "tcp-passive", "tcp-active"] | None:
+    return {"udp": "udp", "tcp-passive": "tcp-passive", "tcp-active": "tcp-active"}.get(text)  # type: ignore[return-value]
+
+
+@lru_cache(maxsize=4096)
+def _common_credentials(device_id: str, domain: str, password: str) -> Credentials:
+    return Credentials.of(device_id, domain, password)
+
+
+def _old_bye(dialog: StoredDialog) -> Request:
+    """The BYE of a dialog that this process did not open (RFC 3261 section 12.2.1.1)."""
+    headers = {
+        "From": f"<{dialog.local_uri}>;tag={dialog.local_tag}",
+        "To": f"<{dialog.remote_uri}>;tag={dialog.remote_tag}",
+        "Call-ID": dialog.call_id,
+        "CSeq": f"{dialog.local_cseq + 1} BYE",
+    }
+    return Request.new("BYE", Uri.parse(dialog.remote_target or dialog.remote_uri), headers)
+
+
+def _write_private(path: str, secret: str) -> None:
+    """Write the admin token where only its owner reads it."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            os.fchmod(file.fileno(), 0o600)
+            file.write(secret + "\n")
+    except OSError as error:
+        raise ConfigError(
+            f"auth.admin_token_file {path}: {error.strerror}", remedy="choose a folder this user may write to"
+        ) from None
+
+
+_LIVE: Final = frozenset(
+    {
+        ("media", "first_packet_seconds"),
+        ("media", "key_frame_seconds"),
+        ("media", "idle_seconds"),
+        ("media", "linger_seconds"),
+        ("media", "loss"),
+        ("media", "sessions"),
+        ("log", "level"),
+        ("log", "format"),
+    }
+)

@@ -1,0 +1,88 @@
+"""A channel as Python sees it: access units, or decoded frames as numpy arrays for analytics."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from gbgw.base.access_unit import AccessUnit
+from gbgw.base.errors import StateError
+from gbgw.media.hub import QueuedSubscription, Stream
+from gbgw.media.track import Track
+from gbgw.serve.source import StreamSource, Viewing
+
+if TYPE_CHECKING:
+    from gbgw.mux.decode import Picture
+
+
+class Playing:
+    """`async with gateway.play(device, channel) as playing`; the camera is invited on entry and released after the
+    last viewer."""
+
+    def __init__(self, source: StreamSource, key: str) -> None:
+        self.key = key
+        self._source = source
+        self._viewing: Viewing | None = None
+
+    async def __aenter__(self) -> Self:
+        self._viewing = await self._source.open(self.key, protocol="python", viewer=f"python:{id(self):x}")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._viewing is not None:
+            await self._viewing.close()
+            self._viewing = None
+
+    @property
+    def stream(self) -> Stream:
+        if self._viewing is None:
+            raise StateError("the picture is not open", remedy="use it inside `async with`")
+        return self._viewing.stream
+
+    @property
+    def tracks(self) -> tuple[Track, ...]:
+        return self.stream.tracks
+
+    async def units(self) -> AsyncIterator[AccessUnit]:
+        """Yield access units of all tracks in order of arrival, from the last key frame on.
+
+        A reader that cannot keep up loses units up to a later key frame (`limits.SUBSCRIPTION_BYTES`) and never delays
+        anybody. Ends when the stream ends regularly; raises its cause otherwise.
+        """
+        async for unit, _ in self._pairs():
+            yield unit
+
+    async def frames(self) -> "AsyncIterator[Picture]":
+        """Yield decoded pictures: `pixels` is height x width x 3, RGB, uint8; `pts` is 90 kHz ticks.
+
+        Decoding runs in a thread; a consumer that cannot keep up skips to later key frames.
+        """
+        from gbgw.mux.decode import Decoder
+
+        decoder: Decoder | None = None
+        async for unit, track in self._pairs():
+            if not track.is_video:
+                continue
+            if decoder is None or decoder.track != track:
+                decoder = Decoder(track)
+            for picture in await asyncio.to_thread(decoder.push, unit):
+                yield picture
+
+    async def _pairs(self) -> AsyncIterator[tuple[AccessUnit, Track]]:
+        ready = asyncio.Event()
+        queue = QueuedSubscription(wake=ready.set)
+        subscription = self.stream.attach(queue)
+        try:
+            while True:
+                await ready.wait()
+                ready.clear()
+                for delivery in queue.take():
+                    yield delivery.unit, delivery.track
+                if queue.ended:
+                    if queue.cause is not None:
+                        raise queue.cause
+                    return
+        finally:
+            subscription.detach()

@@ -1,0 +1,136 @@
+"""The media worker in this process: sockets, receivers and the pool of ports (`media.workers = 0`)."""
+
+import asyncio
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Literal, Self
+
+from gbgw.base.config import MediaConfig, port_range
+from gbgw.base.errors import MediaError
+from gbgw.base.tally import Tally
+from gbgw.media.hub import Stream
+from gbgw.mux.feed import Attachment, Chunk, Feeds
+from gbgw.net.media import MediaEndpoint, PortPool
+from gbgw.net.receiver import Receiver
+from gbgw.worker.base import Ingest, IngestFigures, IngestListener, IngestSpec
+
+
+class LocalWorker:
+    """Opens ingests. Formats of `media.eager` are muxed from publication on, viewer or not."""
+
+    def __init__(self, config: MediaConfig, feeds: Feeds, *, tally: Tally) -> None:
+        self.ports = PortPool(port_range(config.ports), tally=tally)
+        self._config = config
+        self._feeds = feeds
+        self._tally = tally
+        self._ingests: set[LocalIngest] = set()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for ingest in list(self._ingests):
+            await ingest.close()
+        self.ports.close()
+
+    async def open_ingest(self, spec: IngestSpec, listener: IngestListener) -> Ingest:
+        ingest = LocalIngest(self, spec, listener)
+        await ingest.open()
+        return ingest
+
+
+class LocalIngest:
+    """One receiver and its sockets; worker.base.Ingest."""
+
+    def __init__(self, worker: LocalWorker, spec: IngestSpec, listener: IngestListener) -> None:
+        self._worker = worker
+        self._closed = False
+        self._eager: list[Attachment] = []
+        loop = asyncio.get_running_loop()
+        self._loop = loop
+        self.stream = Stream(spec.key, tally=worker._tally, on_published=self._on_published)
+        self._listener = listener
+        self._receiver = Receiver(
+            self.stream,
+            loop,
+            ssrc=spec.ssrc,
+            ordered=spec.transport != "udp",
+            loss=spec.loss,
+            on_step=listener.on_step,
+            on_keyframe_wanted=listener.on_keyframe_wanted,
+            tally=worker._tally,
+        )
+        self._endpoint = MediaEndpoint(
+            worker.ports,
+            self._receiver,
+            transport=spec.transport,
+            name=spec.key,
+            ssrc=spec.ssrc,
+            rtcp=spec.rtcp,
+            tally=worker._tally,
+        )
+
+    async def open(self) -> None:
+        await self._endpoint.open()
+        self._worker._ingests.add(self)
+
+    @property
+    def port(self) -> int:
+        return self._endpoint.port
+
+    @property
+    def steps(self) -> Mapping[str, float]:
+        return self._receiver.steps
+
+    @property
+    def last_packet_at(self) -> float | None:
+        return self._receiver.last_packet_at
+
+    def figures(self) -> IngestFigures:
+        counts = self._receiver.counts
+        return IngestFigures(
+            packets=counts.get("rtp.received", 0),
+            bytes=counts.get("rtp.bytes", 0),
+            lost=counts.get("rtp.lost", 0),
+            reordered=counts.get("rtp.reordered", 0),
+            late=counts.get("rtp.late", 0),
+            duplicates=counts.get("rtp.duplicate", 0),
+            jitter_seconds=self._receiver.jitter_seconds,
+        )
+
+    async def answered(
+        self, *, address: str, port: int, transport: Literal["udp", "tcp"], ssrc: int | None, sip_host: str
+    ) -> None:
+        await self._endpoint.answered(address=address, port=port, transport=transport, ssrc=ssrc, sip_host=sip_host)
+
+    def diagnose(self) -> MediaError:
+        return self._receiver.diagnose(self._loop.time(), self._endpoint.facts).error(self.stream.key)
+
+    async def close(self, cause: MediaError | None = None) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._worker._ingests.discard(self)
+        try:
+            self._receiver.close()
+            for attachment in self._eager:
+                attachment.detach()
+            self.stream.close(cause)
+        finally:
+            await self._endpoint.close()
+
+    def _on_published(self, stream: Stream) -> None:
+        for name in self._worker._config.eager:
+            self._eager.append(self._worker._feeds.get(stream, name).attach(_Nobody()))
+
+
+class _Nobody:
+    """Keeps a feed running."""
+
+    def on_chunk(self, chunk: Chunk) -> None:
+        pass
+
+    def on_end(self, cause: object) -> None:
+        pass
