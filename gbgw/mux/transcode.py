@@ -11,7 +11,7 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Protocol, Self
@@ -111,6 +111,12 @@ class Transcoders:
     def audio_pid(self) -> int | None:
         """Process id of the audio child, while it runs."""
         return self._audio.pid if self._audio is not None else None
+
+    @property
+    def video_pids(self) -> Sequence[int]:
+        """Process ids of the running video children."""
+        pids = (bridge.pid for bridge in self._bridges.values())
+        return tuple(pid for pid in pids if pid is not None)
 
     async def aac(self, stream: Stream) -> Derived:
         """Return `stream` with its G.711 sound as AAC; a stream without such sound is passed on as it is."""
@@ -273,6 +279,11 @@ class _Bridge:
         self._subscription: Subscription | None = None
         self._closed = False
         self._first = True
+
+    @property
+    def pid(self) -> int | None:
+        """Of a child of its own, while it runs."""
+        return None
 
     def attach(self) -> None:
         subscription = self.source.attach(self)
@@ -467,6 +478,10 @@ class _VideoBridge(_Bridge):
         self._waiting_bytes = 0
         self._skipping = True  # to a key frame
 
+    @property
+    def pid(self) -> int | None:
+        return self._child.pid
+
     async def run(self) -> None:
         """Live as long as the child does."""
         self._task = asyncio.current_task()
@@ -509,7 +524,7 @@ class _VideoBridge(_Bridge):
             self._wait(unit, track)
 
     def _wait(self, unit: AccessUnit, track: Track) -> None:
-        """Keep what comes before the child is there: one GOP at most, and no more than the child would be sent at once."""
+        """Keep what comes before the child is there: one GOP at most, and not more than it would be sent at once."""
         if unit.is_keyframe:
             self._waiting.clear()
             self._waiting_bytes = 0
