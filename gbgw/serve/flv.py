@@ -167,7 +167,7 @@ async def _play_websocket(
 
 def _transport(request: web.Request) -> asyncio.Transport:
     transport = request.transport
-    if not isinstance(transport, asyncio.Transport):
+    if transport is None:
         raise TransportClosedError("The viewer left before the stream was ready.", code="viewer_left")
     return transport
 

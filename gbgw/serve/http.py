@@ -157,7 +157,7 @@ class _Refusal(asyncio.Protocol):
     """One connection too many."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if isinstance(transport, asyncio.Transport):
+        if hasattr(transport, "write"):
             body = error_body("connection_limit", "Too many connections.", "Try again later.")
             head = (
                 "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 5\r\n"

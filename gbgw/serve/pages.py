@@ -23,6 +23,7 @@ CSP: Final = (
     "frame-ancestors 'self'; form-action 'self'"
 )
 _FILE_BYTES: Final = 16 << 20  # of one file: a console's bundle is below 2 MiB
+_PATH: Final = r"{path:(?!(?:api|live|playback|record|debug|metrics|healthz|readyz)(?:/|$)).+}"  # not what has owners
 _MISSING: Final = (
     "<!doctype html><html lang=en><meta charset=utf-8><title>gbgw</title>"
     "<h1>The console is not built</h1><p>Run <code>make build</code> in the source tree, or install a wheel, "
@@ -55,8 +56,8 @@ def files(folder: Path) -> Mapping[str, _File]:
     return found
 
 
-def mount(app: web.Application, prefix: str, folder: Path = FOLDER) -> None:
-    found = files(folder)
+def mount(app: web.Application, prefix: str) -> None:
+    found = files(FOLDER)
 
     async def show(request: web.Request) -> web.StreamResponse:
         name = request.match_info.get("path", "") or "index.html"
@@ -68,24 +69,20 @@ def mount(app: web.Application, prefix: str, folder: Path = FOLDER) -> None:
                 headers={"Cache-Control": "no-store", "Content-Security-Policy": "default-src 'none'"},
             )
         file = found.get(name)
-        if file is None and "." not in name.rpartition("/")[2] and not _is_reserved(name):
+        if file is None and "." not in name.rpartition("/")[2]:
             file = found.get("index.html")
         if file is None:
             raise web.HTTPNotFound
         return _answer(request, file)
 
     app.router.add_get(f"{prefix}/", show)
-    app.router.add_get(f"{prefix}/" r"{path:.+}", show)
+    app.router.add_get(f"{prefix}/{_PATH}", show)
     if prefix:
         app.router.add_get(prefix, _add_slash)
 
 
 async def _add_slash(request: web.Request) -> web.StreamResponse:
     raise web.HTTPPermanentRedirect(f"{request.path}/")
-
-
-def _is_reserved(name: str) -> bool:
-    return name.partition("/")[0] in ("api", "live", "playback", "record", "debug", "metrics", "healthz", "readyz")
 
 
 def _answer(request: web.Request, file: _File) -> web.Response:
