@@ -8,9 +8,10 @@ fields are dropped before anyone can see them.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from functools import lru_cache
+from typing import Any, Final, cast
 
 from lxml import etree
 
@@ -27,7 +28,7 @@ _STRAY_LESS: Final = re.compile(r"<(?=[^<>]*(?:<|\Z))|<(?![A-Za-z_/])")
 _TAG_WITH_ATTRIBUTES: Final = re.compile(r"<([A-Za-z_][^<>\s/]*)(\s[^<>]*)>")
 _ATTRIBUTE: Final = re.compile(r"([A-Za-z_][\w.-]{0,63})\s{0,8}=\s{0,8}(\"[^\"]*\"|'[^']*'|[^\s\"'/>]+)")
 _ATTRIBUTE_CHARACTERS: Final = 1_024  # of one tag; the only attribute of MANSCDP is Num
-_CONTROLS: Final = dict.fromkeys([*range(0x09), 0x0B, 0x0C, *range(0x0E, 0x20), 0x7F, 0xFFFE, 0xFFFF])
+_CONTROL: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffe\uffff]+")
 _SECRET: Final = frozenset({"password", "cryptkey"})
 # An element's other spellings, lower case (reference 3.9); those that depend on where they stand are handled by their
 # reader.
@@ -39,31 +40,32 @@ _ALIASES: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=True)
 class Element:
-    """One element; names compare without case and through the alias list."""
+    """One element; names compare without case and through the alias list. Not changed once it is read."""
 
     name: str  # as spelt, without namespace
-    text: str  # its own text, trimmed
+    text: str  # its own text before its first child, trimmed
     attributes: dict[str, str] = field(default_factory=dict)  # names in lower case
-    children: tuple["Element", ...] = ()
-
-    @property
-    def key(self) -> str:
-        """The name in lower case, aliases resolved."""
-        return canonical(self.name)
+    children: list["Element"] = field(default_factory=list)
+    key: str = ""  # the name in lower case, aliases resolved
+    _first: dict[str, "Element"] | None = field(default=None, compare=False, repr=False)  # first child of each key
 
     def find(self, name: str) -> "Element | None":
         """Return the first direct child called `name`, or None."""
-        wanted = canonical(name)
-        return next((child for child in self.children if child.key == wanted), None)
+        if self._first is None:
+            self._first = {}
+            for child in self.children:
+                self._first.setdefault(child.key, child)
+        return self._first.get(canonical(name))
 
     def find_all(self, name: str) -> Iterator["Element"]:
         wanted = canonical(name)
         return (child for child in self.children if child.key == wanted)
 
     def get(self, *names: str) -> str:
-        """Return the text of the first direct child with one of these names that is not empty, or ""."""
+        """Return the text of the first direct child with one of these names, or "". Of several with one name the
+        first counts."""
         for name in names:
             child = self.find(name)
             if child is not None and child.text:
@@ -71,6 +73,7 @@ class Element:
         return ""
 
 
+@lru_cache(maxsize=1_024)
 def canonical(name: str) -> str:
     lower = name.lower()
     return _ALIASES.get(lower, lower)
@@ -109,22 +112,80 @@ def parse(body: bytes) -> Element:
     if text.count("<") - text.count("</") > limits.XML_ELEMENTS:
         raise ManscdpError(f"the XML body has more than {limits.XML_ELEMENTS} elements", code="manscdp_too_large")
     text = clean(text)
+    builder = _Builder()
     parser = etree.XMLParser(
-        encoding="utf-8", recover=True, resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False,
-        remove_comments=True, remove_pis=True,
-    )  # fmt: skip
+        target=cast("Any", builder),  # the stubs want a method for comments, which clean() has taken out
+        encoding="utf-8",
+        recover=True,
+        resolve_entities=False,
+        no_network=True,
+        load_dtd=False,
+        huge_tree=False,
+    )
     try:
-        root = etree.fromstring(text.encode("utf-8", "replace"), parser)
+        parser.feed(text.encode("utf-8", "replace"))
+        parser.close()
     except (etree.XMLSyntaxError, ValueError) as error:
-        raise ManscdpError(f"the body is not XML: {error}") from None
-    if root is None:
+        if builder.root is None:
+            raise ManscdpError(f"the body is not XML: {error}") from None
+    if builder.root is None:
         raise ManscdpError("the body is not XML")
-    return _convert(root, 1)
+    return builder.root
+
+
+class _Builder:
+    """Takes the parser's events and keeps Elements, which spares a second tree."""
+
+    __slots__ = ("_open", "_secret", "root")
+
+    def __init__(self) -> None:
+        self.root: Element | None = None
+        self._open: list[Element] = []
+        self._secret = 0  # depth inside a password element, whose content is dropped
+
+    def start(self, tag: str, attributes: Mapping[str, str]) -> None:
+        if len(self._open) >= limits.XML_DEPTH:
+            raise ManscdpError(f"the XML body is nested deeper than {limits.XML_DEPTH}", code="manscdp_too_deep")
+        name = _local(tag)
+        element = Element(name, "", {}, [], canonical(name))
+        if self._secret or element.key in _SECRET:
+            self._secret += 1
+        elif attributes:
+            element.attributes = {_local(key).lower(): value for key, value in attributes.items()}
+        if self._open:
+            if self._secret <= 1:
+                self._open[-1].children.append(element)
+        elif self.root is None:
+            self.root = element
+        self._open.append(element)
+
+    def data(self, text: str) -> None:
+        if self._open and not self._secret and not self._open[-1].children:
+            element = self._open[-1]
+            element.text += text
+            if len(element.text) > limits.XML_TEXT:
+                message = f"the XML field {element.name[:40]} has more than {limits.XML_TEXT} characters"
+                raise ManscdpError(message, code="manscdp_too_large")
+
+    def end(self, tag: str) -> None:
+        if not self._open:
+            return
+        element = self._open.pop()
+        if self._secret:
+            self._secret -= 1
+        text = element.text
+        if text:
+            element.text = (text if text.isprintable() else _CONTROL.sub("", text)).strip()
+
+    def close(self) -> Element | None:
+        while self._open:  # end tags that never came
+            self.end("")
+        return self.root
 
 
 def clean(text: str) -> str:
     """Return `text` from its root element on, with what breaks XML parsers repaired. Linear in its length."""
-    text = text.translate(_CONTROLS)
+    text = _CONTROL.sub("", text)
     if _FORBIDDEN.search(text):
         raise ManscdpError("the XML body declares a document type", code="manscdp_dtd")
     text = _PROLOG.sub("", text, count=1)
@@ -173,28 +234,11 @@ def _quote_attributes(tag: re.Match[str]) -> str:
     return f"<{tag[1]}{attributes}{closed}>"
 
 
+@lru_cache(maxsize=1_024)
 def _local(name: str) -> str:
     return name.rpartition("}")[2].rpartition(":")[2]
 
 
-def _convert(node: "etree._Element", depth: int) -> Element:
-    """Return `node` as an Element. The depth check comes before the recursion, so recursion is bounded by
-    limits.XML_DEPTH."""
-    if depth > limits.XML_DEPTH:
-        raise ManscdpError(f"the XML body is nested deeper than {limits.XML_DEPTH}", code="manscdp_too_deep")
-    name = _local(str(node.tag))
-    children = tuple(_convert(child, depth + 1) for child in node if isinstance(child.tag, str))
-    secret = name.lower() in _SECRET
-    # Text between children belongs to an element whose markup was damaged; the first piece is its value.
-    text = "" if secret else (node.text or "").translate(_CONTROLS).strip()
-    if len(text) > limits.XML_TEXT:
-        raise ManscdpError(
-            f"the XML field {name[:40]} has more than {limits.XML_TEXT} characters", code="manscdp_too_large"
-        )
-    attributes = {_local(str(key)).lower(): str(value) for key, value in node.attrib.items()}
-    return Element(name, text, attributes, () if secret else children)
-
-
 def escape(text: str) -> str:
     """Return `text` fit to stand between tags."""
-    return text.translate(_CONTROLS).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _CONTROL.sub("", text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
