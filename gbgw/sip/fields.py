@@ -7,7 +7,7 @@ What cannot be read at all raises SipError.
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final, Generic, TypeVar
 from urllib.parse import quote, unquote_to_bytes
@@ -20,6 +20,7 @@ _USER_SAFE: Final = "-_.!~*'()&=+$,;?/"  # RFC 3261 section 25.1: unreserved and
 _SCHEME: Final = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.\-]*)\s*:")
 _BLANKS: Final = " \t\r\n"
 _QUOTED_CUT: Final = re.compile(r'"(?:[^"\\]|\\.)*(?:"|$)|<[^>]*(?:>|$)|([,;])', re.DOTALL)
+_PLAIN_VALUE: Final = re.compile(r'[^\s",;<>=\\?]+\Z')
 _PLAIN_HOST: Final = re.compile(r"([A-Za-z0-9.\-]+)(?::([0-9]{1,4}))?\Z")
 _HOST: Final = re.compile(r"[^\s/@<>,\"]+\Z")
 
@@ -87,7 +88,7 @@ def format_params(params: Params) -> str:
         if value is None:
             parts.append(f";{name}")
         else:
-            plain = value and all(mark not in value for mark in ' \t",;<>=\\?')
+            plain = _PLAIN_VALUE.match(value)
             parts.append(f";{name}={value}" if plain else f";{name}={quoted(value)}")
     return "".join(parts)
 
@@ -252,7 +253,7 @@ class NameAddr:
         return find_param(self.params, name)
 
     def with_param(self, name: str, value: str | None) -> "NameAddr":
-        return replace(self, params=with_param(self.params, name, value))
+        return NameAddr(self.address, self.display, with_param(self.params, name, value))
 
     def with_tag(self, tag: str) -> "NameAddr":
         return self.with_param("tag", tag)
@@ -304,7 +305,7 @@ class Via:
         return find_param(self.params, name)
 
     def with_param(self, name: str, value: str | None) -> "Via":
-        return replace(self, params=with_param(self.params, name, value))
+        return Via(self.transport, self.host, self.port, with_param(self.params, name, value))
 
     def __str__(self) -> str:
         port = f":{self.port}" if self.port is not None else ""

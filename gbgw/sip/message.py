@@ -89,9 +89,12 @@ class Headers:
         items: list[tuple[str, str]] = []
         index: dict[str, list[str]] = {}
         for name, value in pairs:
-            key = name.lower()
-            key = _COMPACT.get(key, key)
-            items.append((_CANONICAL.get(key, name), value))
+            known = KNOWN.get(name)
+            if known is None:
+                key = header_key(name)
+                known = (key, _CANONICAL.get(key, name))
+            key = known[0]
+            items.append((known[1], value))
             if key in index:
                 index[key].append(value)
             else:
@@ -287,8 +290,9 @@ class Response(_Common):
     ) -> "Response":
         """Make the answer to `request` (RFC 3261 section 8.2.6). The UserAgent adds the To tag, received and rport."""
         copied = [(name, value) for name in _COPIED for value in request.headers.all(name)]
-        extra = _built(headers, content_type)
-        return cls(Headers([*copied, *extra.items]), body, status, reason or REASONS.get(status, ""))
+        if headers or content_type is not None:
+            copied += _built(headers, content_type).items
+        return cls(Headers(copied), body, status, reason or REASONS.get(status, ""))
 
 
 Message = Request | Response

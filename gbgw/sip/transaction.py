@@ -21,7 +21,13 @@ T4: Final = 5.0
 TRYING_AFTER: Final = 0.2  # RFC 3261 section 17.2.1: 100 when the user has not answered by then
 
 
-class Kind(Enum):
+class _Word(Enum):
+    """An Enum that hashes by identity: these are looked up several times in every step, and Enum hashes their names."""
+
+    __hash__ = object.__hash__
+
+
+class Kind(_Word):
     INVITE_CLIENT = "invite_client"
     CLIENT = "client"
     INVITE_SERVER = "invite_server"
@@ -29,7 +35,7 @@ class Kind(Enum):
     ACCEPT = "accept"  # the UAS core's repetition of a 2xx until ACK (RFC 3261 section 13.3.1.4)
 
 
-class State(Enum):
+class State(_Word):
     CALLING = "calling"
     TRYING = "trying"
     PROCEEDING = "proceeding"
@@ -40,7 +46,7 @@ class State(Enum):
     TERMINATED = "terminated"
 
 
-class Input(Enum):
+class Input(_Word):
     PROVISIONAL = "1xx"  # received by a client, given by the user to a server
     SUCCESS = "2xx"
     FAILURE = "3xx-6xx"
