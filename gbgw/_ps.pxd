@@ -171,6 +171,7 @@ cdef class Demuxer:
     cdef bint begin_video(self, Py_ssize_t header, int64_t payload, Times times) noexcept nogil
     cdef bint video(self) noexcept nogil
     cdef void scan(self, bint final) noexcept nogil
+    cdef void measure(self, Py_ssize_t length) noexcept nogil
     cdef bint nal(self, Py_ssize_t at) noexcept nogil
     cdef void end_set(self, Py_ssize_t at) noexcept nogil
     cdef void read_sps(self, const Span* span) noexcept nogil

@@ -1011,8 +1011,7 @@ cdef class Demuxer:
                 self.pending = times if not fresh and not starts else no_times()
                 self.pending_before = no_times()
             elif fresh and starts:
-                if held(&self.unit) > self.max_unit_bytes:
-                    self.damaged = True
+                self.measure(held(&self.unit))
                 self.scan(True)
                 if not self.damaged and not self.has_vcl() and self.judge() in (H264, H265) and self.evidence.count and not self.evidence.forbidden:
                     self.times = times  # parameter sets that were sent ahead belong to the picture
@@ -1077,6 +1076,7 @@ cdef class Demuxer:
                 break
             found = c
             found.at = at
+            self.measure(at - 1)
             if left(&found) < 4 and not final:
                 self.scan_at = at
                 break
@@ -1109,11 +1109,15 @@ cdef class Demuxer:
                 self.close_unit(begin)
                 continue
             self.scan_at = at + 3
-        if self.scan_at > self.max_unit_bytes + 1 and not self.damaged:
-            self.damaged = True
-            self.count.oversize += 1
+        self.measure(self.scan_at - 1)
         if self.damaged and not final and self.scan_at > 1:
             self.shift(self.scan_at - 1)
+
+    cdef void measure(self, Py_ssize_t length) noexcept nogil:
+        """The unit is at least this long."""
+        if length > self.max_unit_bytes and not self.damaged:
+            self.damaged = True
+            self.count.oversize += 1
 
     cdef bint nal(self, Py_ssize_t at) noexcept nogil:
         """Note the NAL unit whose start code is at `at`; True, and not noted, when it begins the next access unit."""
@@ -1198,7 +1202,7 @@ cdef class Demuxer:
         span.end = at
         if at == span.begin or at - span.begin > MAX_SET_BYTES:
             self.sets -= 1
-        elif span.codec == H264 and peek(&c, span.begin) & 0x1F == 7:
+        elif span.codec == H264 and peek(&c, span.begin) & 0x1F == 7 and not self.damaged:
             self.read_sps(span)
 
     cdef void read_sps(self, const Span* span) noexcept nogil:
@@ -1289,13 +1293,11 @@ cdef class Demuxer:
         cdef bint taken = False
         if length == held(&self.unit):
             self.scan(True)
+        self.measure(length)
         self.end_set(length)
         if marked >= 0 and marked <= length and not self.damaged:
             self.agreements = min(self.agreements + 1, MARKS_TO_TRUST) if marked == length else 0
             marked = -1
-        if length > self.max_unit_bytes and not self.damaged:
-            self.damaged = True
-            self.count.oversize += 1
         codec = self.judge()
         if codec and codec != self.stream[self.video_id].declared:
             self.detect(self.video_id, codec)

@@ -70,7 +70,9 @@ def check(data: bytes) -> None:
         messages.append(parse(data))
     except RefusedError as error:
         if error.answer is not None:
-            parse(serialize(error.answer))
+            assert (
+                serialize(error.answer).count(b"\r\n") == len(error.answer.headers) + 3
+            )  # what it copies stays in its line
     whole = streamed(data, len(data) or 1)
     assert whole == streamed(data, 1 if len(data) < 2_000 else 97)
     messages += [item for item in whole if not isinstance(item, tuple | Ping)]  # type: ignore[misc]

@@ -682,8 +682,7 @@ class Demuxer:
             self._pending = NONE if fresh or starts else times
             self._pending_before = NONE
         elif fresh and starts:
-            if len(unit.data) > self._max:
-                unit.damaged = True
+            self._measure(unit, len(unit.data))
             self._scan(final=True)
             ahead = self._judge() in (H264, H265) and unit.nals and all(head[0] < 0x80 for _, head in unit.nals)
             if not unit.damaged and not self._has_vcl() and ahead:
@@ -726,6 +725,7 @@ class Demuxer:
                 break
             at = found.start()
             there = len(unit.data) - at
+            self._measure(unit, at - 1)
             if there < 4 and not final:
                 unit.scanned = at
                 break
@@ -744,10 +744,14 @@ class Demuxer:
                 self._close(at - 1 if at and unit.data[at - 1] == 0 else at)
                 continue
             unit.scanned = at + 3
-        if unit.scanned > self._max + 1 and not unit.damaged:
+        self._measure(unit, unit.scanned - 1)
+        return False
+
+    def _measure(self, unit: Unit, length: int) -> None:
+        """The unit is at least this long."""
+        if length > self._max and not unit.damaged:
             unit.damaged = True
             self._counts["oversize"] += 1
-        return False
 
     def _cut(self, unit: Unit, at: int) -> None:
         if self._owed is not None:
@@ -783,7 +787,7 @@ class Demuxer:
         return False
 
     def _end_set(self, unit: Unit, end: int) -> None:
-        if unit.nals and unit.nals[-1][1][0] < 0x80 and kind264(unit.nals[-1][1]) == 7:
+        if not unit.damaged and unit.nals and unit.nals[-1][1][0] < 0x80 and kind264(unit.nals[-1][1]) == 7:
             nal = bytes(unit.data[unit.nals[-1][0] : end]).rstrip(b"\0")
             if 0 < len(nal) <= limits.PARAMETER_SET_BYTES and len(self._sets(unit, end, None)) <= limits.PARAMETER_SETS:
                 self._frames_only = excludes_fields(nal[:64])
@@ -836,14 +840,12 @@ class Demuxer:
         assert self._video_id is not None
         if length == len(unit.data):
             self._scan(final=True)
+        self._measure(unit, length)
         self._end_set(unit, length)
         marked = unit.marked
         if marked is not None and marked <= length and not unit.damaged:
             self._agreements = min(self._agreements + 1, 8) if marked == length else 0
             marked = None
-        if length > self._max and not unit.damaged:
-            unit.damaged = True
-            self._counts["oversize"] += 1
         track = self._tracks[self._video_id]
         codec = self._judge()
         heads = [head for _, head in unit.nals]
