@@ -413,7 +413,7 @@ class Registrar:
         known = credentials if credentials is not None and usable else self._nobody
         offers_sha256 = usable and known.sha256_capable and known.ha1_sha256 is not None
         algorithms = ("SHA-256", "MD5") if offers_sha256 else ("MD5",)
-        authorization = _authorization(request)
+        authorization = _authorization(request, self._authenticator.realm)
         if authorization is None:
             self._challenge(event, now, algorithms, effects)
             return
@@ -645,13 +645,18 @@ def _answer(event: RequestArrived, status: int, headers: HeaderSource = ()) -> A
     return Answer(event.handle, Response.to(event.request, status, headers=headers))
 
 
-def _authorization(request: Request) -> Authorization | None:
-    """Return the first Digest credentials that can be read; none, or another scheme, leads to a challenge."""
+def _authorization(request: Request, realm: str) -> Authorization | None:
+    """Return the first Digest credentials for our realm.
+
+    Without any, or with those of another realm, which some devices keep from another platform, the answer is a challenge.
+    """
     for text in request.headers.all("Authorization"):
         try:
-            return Authorization.parse(text)
+            authorization = Authorization.parse(text)
         except AuthError:
             continue
+        if authorization.realm == realm:
+            return authorization
     return None
 
 

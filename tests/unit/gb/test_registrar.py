@@ -1,4 +1,5 @@
 import hashlib
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +26,8 @@ from gbgw.gb.registrar import (
     beijing,
 )
 from gbgw.sip.digest import DigestClient, ha1
+from gbgw.sip.message import Request
+from gbgw.sip.parse import parse
 from tests.unit.gb.support import (
     CAMERA,
     DOMAIN,
@@ -172,6 +175,17 @@ def test_consumed_nonce_is_stale(camera: Peer) -> None:
     assert challenge_of(again).stale
     assert challenge_of(again).nonce != challenge_of(challenge).nonce
     assert again.header("X-GB-Ver") == "3.0"
+
+
+@pytest.mark.parametrize("header", ["Basic abc", "Digest", 'Digest username="x"', "{realm8}"])
+def test_credentials_for_somebody_else_are_challenged(camera: Peer, header: str) -> None:
+    """Some devices keep the Authorization of another platform: refusing it outright would lock them out."""
+    foreign = f'Digest username="{CAMERA}",realm="34020000",nonce="1715911200",uri="{camera.uri}",response="{"0" * 32}"'
+    header = foreign if header == "{realm8}" else header
+    effects = camera.send(camera.request("REGISTER", Authorization=header), 1.0)
+    assert answer(effects).status == 401
+    assert not challenge_of(answer(effects)).stale
+    assert only(effects, Counted) == []
 
 
 def test_sha256_is_offered_to_capable_devices(directory: Book, camera: Peer) -> None:
@@ -488,3 +502,28 @@ def test_twenty_thousand_devices_are_cheap() -> None:
     assert len(registrar._heap) == before
     effects = registrar.push(TICK, 180.0)
     assert len(only(list(effects), Offline)) == 19_999
+
+
+@pytest.mark.fixtures
+def test_every_captured_request_gets_one_answer(fixtures_dir: Path) -> None:
+    """Registered or not, each captured request gets exactly one answer, and every MANSCDP body of a bound sender is
+    handed on."""
+    seen = handed_on = 0
+    for file in sorted((fixtures_dir / "sip").glob("*.sip")):
+        message = parse(file.read_bytes())
+        if not isinstance(message, Request) or message.method in ("ACK", "BYE", "CANCEL"):
+            continue
+        sender = message.from_.user
+        registrar = Registrar(DOMAIN, book(sender), Clock())
+        effects = list(registrar.push(RequestArrived(1, message, udp()), 1.0))
+        assert answer(effects).status == {"REGISTER": 401, "NOTIFY": 481}.get(message.method, 403), file.name
+        registrar.push(Restored((Binding(sender, udp(), "sip:x", "r", 1, WALL + 60),)), 2.0)
+        effects = list(registrar.push(RequestArrived(2, message, udp()), 3.0))
+        expected = {"REGISTER": 401, "INVITE": 488}.get(message.method, 200)
+        assert answer(effects).status == expected, file.name
+        if message.method in ("MESSAGE", "NOTIFY"):
+            assert [each.device_id for each in only(effects, MessageReceived)] == [sender], file.name
+            handed_on += 1
+        seen += 1
+    assert seen >= 25
+    assert handed_on >= 18
