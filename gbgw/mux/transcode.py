@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 import sys
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -27,7 +28,7 @@ from gbgw.media import params
 from gbgw.media.hub import Stream, Subscription
 from gbgw.media.track import Track
 from gbgw.mux.container import START_CODE
-from gbgw.mux.transcode_child import CLOSE, CONFIG, HEADER, OPEN, UNIT, message
+from gbgw.mux.transcode_child import AAC_SAMPLES, CLOSE, CONFIG, G711_HZ, HEADER, OPEN, UNIT, message
 
 _log: Final = logging.getLogger(__name__)
 BACKOFF_SECONDS: Final = (
@@ -43,6 +44,12 @@ BACKOFF_FORGIVEN_SECONDS: Final = 60.0
 MAX_WIDTH: Final = 1_280
 VIDEO_BITRATE: Final = 2_500_000
 GOP_SECONDS: Final = 1.0
+
+# What the child will make is known before it has started: AAC-LC, 8 kHz, mono; and one frame of silence, as its encoder
+# writes it.
+AAC_CONFIG: Final = bytes.fromhex("1588")
+AAC_SILENCE: Final = bytes.fromhex("01182007")
+AAC_FRAME_TICKS: Final = AAC_SAMPLES * HZ // G711_HZ
 
 OnMessage = Callable[[int, bool, int, int, int, bytes], None]  # kind, is_keyframe, stream, pts, dts, payload
 
@@ -415,13 +422,18 @@ class _AacBridge(_Bridge):
         self._number = 0
         self._codec: Codec | None = None
         self._track_id = 0
-        self._config = b""
+        self._config = AAC_CONFIG
         self._last_pts: int | None = None
+        self._announced = False
+        self._early: deque[bytes] = deque(maxlen=limits.TRANSCODE_EARLY_PIECES)  # what came before the child was there
 
     def open(self, number: int) -> None:
         """(Re)open the stream in a child that just started."""
         if self._codec is not None:
             self._child.send(message(OPEN, number, 0, 0, self._codec.name.encode()))
+            for data in self._early:
+                self._child.send(data)
+            self._early.clear()
 
     def on_tracks(self, tracks: tuple[Track, ...], generation: int) -> None:
         self._first = True
@@ -431,6 +443,7 @@ class _AacBridge(_Bridge):
         if codec is not self._codec:
             self._stop()
             self._codec = codec
+            self._announced = False
             if codec is not None:
                 self._number = self._child.admit(self)
                 self.open(self._number)
@@ -440,24 +453,35 @@ class _AacBridge(_Bridge):
     def on_unit(self, unit: AccessUnit, track: Track) -> None:
         if track.codec is not self._codec:
             self._pass_on(unit, track)
-        elif unit.pts is not None and not self._child.send(
-            message(UNIT, self._number, unit.pts, unit.pts, bytes(unit))
-        ):
-            self.tally.add("transcode.dropped")
+        elif unit.pts is not None:
+            if not self._announced:
+                # The encoder's first frame is a quarter of a second away, a cold child's half a second. Silence from
+                # before it keeps the picture from waiting for it, and the tracks from changing when it comes.
+                self._announced = True
+                self._publish(unit.pts - 2 * AAC_FRAME_TICKS, AAC_SILENCE)
+            data = message(UNIT, self._number, unit.pts, unit.pts, bytes(unit))
+            if self._child.pid is None:
+                self._early.append(data)
+            elif not self._child.send(data):
+                self.tally.add("transcode.dropped")
 
     def on_message(self, kind: int, pts: int, payload: bytes) -> None:
         if kind == CONFIG:
             self._config = payload[:2]  # object type, rate, channels; what follows only says that there is no SBR
             return
-        if not self._config or self._closed or (self._last_pts is not None and pts <= self._last_pts):
+        self._publish(pts, payload)
+
+    def _publish(self, pts: int, frame: bytes) -> None:
+        if self._closed or (self._last_pts is not None and pts <= self._last_pts):
             return  # after a restart the new encoder's first frame overlaps with what was heard
         self._last_pts = pts
         now = asyncio.get_running_loop().time()
         sets = (self._config,)
-        unit = Unit(payload, AAC, pts, pts, is_keyframe=True, parameter_sets=sets, track_id=self._track_id, arrived=now)
+        unit = Unit(frame, AAC, pts, pts, is_keyframe=True, parameter_sets=sets, track_id=self._track_id, arrived=now)
         self.stream.push(unit, now)
 
     def _stop(self) -> None:
+        self._early.clear()
         if self._number:
             self._child.dismiss(self._number)
         self._number = 0

@@ -20,7 +20,7 @@ from gbgw.base.errors import LimitError
 from gbgw.base.tally import Tally
 from gbgw.media.hub import Stream
 from gbgw.mux.pattern import PatternSpec, read_counter
-from gbgw.mux.transcode import Transcoders
+from gbgw.mux.transcode import AAC_CONFIG, AAC_SILENCE, Transcoders
 from gbgw.mux.transcode_child import AacEncoder
 from tests.support.streams import UnitSink, timed_units
 
@@ -81,7 +81,29 @@ async def test_sound_becomes_aac_and_pictures_pass_untouched() -> None:
     assert passed <= {id(unit) for unit in units}
     heard = [unit.pts for unit in sink.units if unit.codec is AAC]
     assert {b - a for a, b in pairwise(heard)} == {11_520}
+    assert len(sink.tracks) == 1  # sound did not join later, with a generation of its own
     assert sink.ends == [None]
+
+
+async def test_the_picture_does_not_wait_for_the_child() -> None:
+    source = live(timed_units(SOUND)[:40])
+    sink = UnitSink()
+    async with Transcoders() as transcoders:
+        derived = await transcoders.aac(source)
+        derived.stream.attach(sink)
+        assert [track.codec for track in derived.stream.tracks] == [H264, AAC]
+        assert sink.units[0].is_keyframe
+        await derived.close()
+
+
+def test_what_is_announced_is_what_the_encoder_makes() -> None:
+    encoder = AacEncoder("PCMU")
+    assert encoder.config[:2] == AAC_CONFIG
+    decoder = av.CodecContext.create("aac", "r")
+    decoder.extradata = AAC_CONFIG
+    (frame,) = decoder.decode(av.Packet(AAC_SILENCE))
+    assert (frame.samples, frame.sample_rate) == (1_024, 8_000)
+    assert not frame.to_ndarray().any()
 
 
 @pytest.mark.parametrize("codec", ["PCMA", "PCMU"])
