@@ -49,7 +49,7 @@ cdef class JitterBuffer:
     cdef list rivals
     # The window of sequence numbers [base, base + window)
     cdef Py_ssize_t window
-    cdef double max_seconds
+    cdef double patience
     cdef Py_ssize_t max_bytes
     cdef int64_t base
     cdef int64_t released

@@ -10,6 +10,9 @@ from typing import Literal, final
 class RtpPacket:
     """One RTP packet, header decoded, padding and extension removed. Immutable."""
 
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        """Raises TypeError: only this module makes them."""
+
     @property
     def payload_type(self) -> int: ...
     @property
@@ -38,6 +41,9 @@ def is_rtcp(datagram: bytes) -> bool:
 
 @final
 class SenderReport:
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        """Raises TypeError: only this module makes them."""
+
     @property
     def ssrc(self) -> int: ...
     @property
@@ -53,6 +59,9 @@ class SenderReport:
 
 @final
 class Goodbye:
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        """Raises TypeError: only this module makes them."""
+
     @property
     def ssrc(self) -> int: ...
 
@@ -96,6 +105,12 @@ class JitterBuffer:
     def flush(self) -> Sequence[RtpPacket]:
         """Return everything held, in order, holes marked."""
 
+    @property
+    def max_seconds(self) -> float:
+        """How long it waits for a missing packet; may be set. Raises ValueError for a negative one."""
+
+    @max_seconds.setter
+    def max_seconds(self, seconds: float, /) -> None: ...
     @property
     def deadline(self) -> float | None:
         """Loop seconds at which poll() will have something to release; None when nothing is held."""

@@ -1,5 +1,6 @@
 # cython: language_level=3, binding=True, embedsignature=True
 # cython: boundscheck=True, wraparound=False, cdivision=False, initializedcheck=True
+# cython: auto_pickle=False, autotestdict=False
 """RTP and RTCP parsing, RFC 4571 framing, reordering, receiver statistics (RFC 3550; GB/T 28181-2022 Annex C and D)."""
 
 import struct
@@ -204,7 +205,7 @@ cdef class JitterBuffer:
         self.known = ssrc is not None
         self.expected_ssrc = ssrc if ssrc is not None else 0
         self.window = max_packets
-        self.max_seconds = max_seconds
+        self.patience = max_seconds
         self.max_bytes = max_bytes
         self.clock_hz = clock_hz
         self.rivals = []
@@ -264,8 +265,18 @@ cdef class JitterBuffer:
         return out if out else EMPTY
 
     @property
+    def max_seconds(self):
+        return self.patience
+
+    @max_seconds.setter
+    def max_seconds(self, double seconds):
+        if not seconds >= 0.0:
+            raise ValueError("max_seconds must not be negative")
+        self.patience = seconds
+
+    @property
     def deadline(self):
-        return self.oldest + self.max_seconds if self.held_count else None
+        return self.oldest + self.patience if self.held_count else None
 
     @property
     def ssrc(self):
@@ -481,7 +492,7 @@ cdef class JitterBuffer:
         return self.release_run(out)
 
     cdef int release_due(self, double now, list out) except -1:
-        while self.held_count and self.oldest + self.max_seconds <= now:
+        while self.held_count and self.oldest + self.patience <= now:
             self.skip_hole(out)
         return 0
 

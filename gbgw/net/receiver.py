@@ -157,6 +157,15 @@ class Receiver:
         return self._jitter.jitter_seconds
 
     @property
+    def ordered(self) -> bool:
+        """True when a hole is given up at once; set it False when a camera answers an offer of TCP by UDP."""
+        return self._jitter.max_seconds == 0.0
+
+    @ordered.setter
+    def ordered(self, value: bool) -> None:
+        self._jitter.max_seconds = 0.0 if value else limits.REORDER_SECONDS
+
+    @property
     def depth(self) -> int:
         """Packets held back just now."""
         return self._jitter.depth

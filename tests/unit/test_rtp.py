@@ -155,6 +155,14 @@ class TestOrder:
         assert buffer.counts["rtp.lost"] == 2
         assert buffer.deadline is None
 
+    def test_patience_may_change(self, rtp: Any) -> None:
+        buffer = rtp.JitterBuffer(max_seconds=0.0)
+        buffer.push(packet(1), 0.0)
+        assert numbers(buffer.push(packet(3), 0.0)) == [3]
+        buffer.max_seconds = 0.5
+        assert numbers(buffer.push(packet(5), 0.0)) == []
+        assert buffer.deadline == 0.5
+
     def test_push_gives_up_what_is_due_before_it_looks_at_the_packet(self, rtp: Any) -> None:
         buffer = rtp.JitterBuffer(max_seconds=0.25)
         buffer.push(packet(1), 0.0)

@@ -233,6 +233,9 @@ class TestFold:
         room.send("P", skip=1)
         assert room.script.log == ["pack K", "gap", "P"]
         assert room.clock.armed == []
+        room.receiver.ordered = False  # the camera sends by UDP after all
+        room.send("P", skip=1)
+        assert room.receiver.depth == 1
 
     def test_silence_ends_a_unit(self, room: Room) -> None:
         room.send("pack hold:K")
