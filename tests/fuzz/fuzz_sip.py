@@ -66,13 +66,13 @@ def converse(messages: list[Message], flow: Flow) -> None:
 def check(data: bytes) -> None:
     """Raise AssertionError, or anything undocumented, when `data` shows a mistake."""
     messages: list[Message] = []
+    answer = None
     try:
         messages.append(parse(data))
     except RefusedError as error:
-        if error.answer is not None:
-            assert (
-                serialize(error.answer).count(b"\r\n") == len(error.answer.headers) + 3
-            )  # what it copies stays in its line
+        answer = error.answer
+    if answer is not None:  # what it copies stays in its line
+        assert serialize(answer).count(b"\r\n") == len(answer.headers) + 3
     whole = streamed(data, len(data) or 1)
     assert whole == streamed(data, 1 if len(data) < 2_000 else 97)
     messages += [item for item in whole if not isinstance(item, tuple | Ping)]  # type: ignore[misc]
