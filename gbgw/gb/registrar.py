@@ -648,7 +648,8 @@ def _answer(event: RequestArrived, status: int, headers: HeaderSource = ()) -> A
 def _authorization(request: Request, realm: str) -> Authorization | None:
     """Return the first Digest credentials for our realm.
 
-    Without any, or with those of another realm, which some devices keep from another platform, the answer is a challenge.
+    Without any, or with those of another realm, which some devices keep from another platform, the answer is a
+    challenge.
     """
     for text in request.headers.all("Authorization"):
         try:

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from gbgw.base import limits
+from gbgw.base.errors import SipError
 from gbgw.base.machine import TICK
 from gbgw.gb import manscdp
 from gbgw.gb.registrar import (
@@ -509,8 +510,13 @@ def test_every_captured_request_gets_one_answer(fixtures_dir: Path) -> None:
     """Registered or not, each captured request gets exactly one answer, and every MANSCDP body of a bound sender is
     handed on."""
     seen = handed_on = 0
+    refused: dict[str, str] = {}
     for file in sorted((fixtures_dir / "sip").glob("*.sip")):
-        message = parse(file.read_bytes())
+        try:
+            message = parse(file.read_bytes())
+        except SipError as error:
+            refused[file.name] = error.message
+            continue
         if not isinstance(message, Request) or message.method in ("ACK", "BYE", "CANCEL"):
             continue
         sender = message.from_.user
@@ -525,5 +531,9 @@ def test_every_captured_request_gets_one_answer(fixtures_dir: Path) -> None:
             assert [each.device_id for each in only(effects, MessageReceived)] == [sender], file.name
             handed_on += 1
         seen += 1
+    # Two answers copied from a text lost their Call-ID there; every request is read.
+    assert refused == dict.fromkeys(
+        ["moc_013_resp100_.sip", "moc_014_resp200__sdp.sip"], "The Call-ID header is missing."
+    )
     assert seen >= 25
     assert handed_on >= 18
