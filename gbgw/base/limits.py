@@ -117,7 +117,6 @@ NOTSENT_LOWAT_BYTES: Final = (
     128 << 10
 )  # else the kernel hides 4 MB, eight seconds of a stream, from the slow-viewer test
 VIEWER_STALL_SECONDS: Final = 30.0  # a viewer that took no byte for so long is gone
-FIRST_CHUNK_SECONDS: Final = 10.0  # from playable to the first muxed bytes: one long GOP
 HTTP_CONNECTIONS: Final = 8_192  # at once: every viewer of limits.VIEWERS and as many requests
 HTTP_STOP_SECONDS: Final = 3.0  # of the 5 s a SIGTERM may take
 HLS_SESSION_SECONDS: Final = 15.0  # without a poll, or three target durations where that is longer

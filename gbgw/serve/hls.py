@@ -253,7 +253,9 @@ async def index(request: web.Request) -> web.StreamResponse:
     if request.method == "HEAD":
         return _playlist("")
     session = serving.hls.begin(output, serving.remote(request))
-    text = output.segmenter.multivariant_playlist(feed.tracks, f"media.m3u8?session={session.id}")
+    text = output.segmenter.multivariant_playlist(
+        feed.tracks, f"media.m3u8?session={session.id}", frame_rate=feed.stream.frame_rate
+    )
     response = _playlist(text)
     response.headers["X-Gbgw-Viewer"] = session.viewer.id
     return response

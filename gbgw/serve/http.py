@@ -11,18 +11,18 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Final, Self
 
-import structlog
 from aiohttp import web
 
 from gbgw.base import limits
 from gbgw.base.config import host_port
 from gbgw.base.errors import ConfigError, GatewayError, LocalError
+from gbgw.observe import log
 from gbgw.serve import api, flv, hls, metrics, pages, whep
 from gbgw.serve.answers import error_body, error_response
 from gbgw.serve.context import SERVING, STATUS, VIEWER, Serving
 
 _log: Final = logging.getLogger(__name__)
-_access: Final = structlog.get_logger("gbgw.http")
+_access: Final = log.get("http")
 _SWEEP_SECONDS: Final = 5.0
 _TCP_NOTSENT_LOWAT: Final = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
 _EXPOSED: Final = "Location, Link, ETag, Retry-After, X-Gbgw-Viewer"
@@ -225,6 +225,8 @@ async def _answer_errors(request: web.Request, handler: Handler) -> web.StreamRe
     try:
         return await handler(request)
     except GatewayError as error:
+        if STATUS in request:
+            raise ConnectionResetError from error
         return error_response(error)
     except web.HTTPException as error:
         if error.status < 400:
@@ -232,9 +234,13 @@ async def _answer_errors(request: web.Request, handler: Handler) -> web.StreamRe
         return _http_error(request, error)
     except (ConnectionError, asyncio.IncompleteReadError):
         raise
-    except Exception:
+    except Exception as error:
         _log.exception("%s %s failed", request.method, request.path)
         request.app[SERVING].tally.add("bug")
+        if STATUS in request:  # the headers are out: all that is left is to end the connection
+            if request.transport is not None:
+                request.transport.abort()
+            raise ConnectionResetError from error
         return _json_error(500, "internal", "The gateway failed to answer this; its log says why.")
 
 

@@ -10,7 +10,7 @@ import asyncio
 import re
 import secrets
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
@@ -20,9 +20,9 @@ from aioice.candidate import Candidate, candidate_foundation, candidate_priority
 from aioice.ice import Connection as IceConnection
 from aioice.ice import StunProtocol
 from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
-from aiortc.codecs import get_capabilities
+from aiortc.codecs import is_rtx
 from aiortc.mediastreams import MediaStreamError
-from aiortc.rtcrtpparameters import RTCRtpCodecCapability
+from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from aiortc.sdp import candidate_from_sdp
 
 from gbgw.base import limits
@@ -252,9 +252,13 @@ class _Session:
             if kind in served:
                 transceiver.direction = "inactive"
                 continue
-            served.add(kind)
             wanted = "video/H264" if kind == "video" else f"audio/{audio.name}"
-            transceiver.setCodecPreferences(_preferences(kind, wanted))
+            # internal: the codecs in common were settled by setRemoteDescription, before this transceiver existed
+            transceiver._codecs = _only(transceiver._codecs, wanted)
+            if not transceiver._codecs:
+                transceiver.direction = "inactive"
+                continue
+            served.add(kind)
             transceiver.sender.replaceTrack(self._outlet.video if kind == "video" else self._outlet.audio)
             transceiver.direction = "sendonly"
             # internal: the stock sender would ask its encoder, of which there is none, for a key frame
@@ -527,11 +531,12 @@ class PacketTrack(MediaStreamTrack):
         return packet
 
 
-def _preferences(kind: str, wanted: str) -> list[RTCRtpCodecCapability]:
-    """The wanted codec first and alone, with what repairs loss."""
-    codecs = get_capabilities(kind).codecs
+def _only(codecs: Sequence[RTCRtpCodecParameters], wanted: str) -> list[RTCRtpCodecParameters]:
+    """The codecs in common of one kind, best first, each with the retransmission that belongs to it."""
     chosen = [codec for codec in codecs if codec.mimeType.lower() == wanted.lower()]
-    return chosen + [codec for codec in codecs if codec.mimeType.lower() == f"{kind}/rtx"]
+    types = {codec.payloadType for codec in chosen}
+    repair = [codec for codec in codecs if is_rtx(codec) and codec.parameters.get("apt") in types]
+    return chosen + repair
 
 
 _MDNS: Final = re.compile(r"^a=candidate:\S+ \d+ \S+ \d+ \S+\.local ", re.IGNORECASE)

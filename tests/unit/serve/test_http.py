@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 
+import aiohttp
 import pytest
 
 from gbgw.base import errors, limits
@@ -117,14 +118,18 @@ async def test_forwarded_addresses_are_believed_from_trusted_proxies_only() -> N
                 assert viewer.remote == expected
 
 
-async def test_the_access_log_never_shows_a_query(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_the_access_log_is_one_line_without_the_query(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[dict[str, object]] = []
+    logger = type("Logger", (), {"info": lambda self, event, **values: lines.append(values)})
+    monkeypatch.setattr(http, "_access", logger())
     async with world(play="token") as it:
         async with it.client.get(f"{it.url}/live/{KEY}.flv?token={it.admin}") as response:
             assert response.status == 200
         await until(lambda: it.source.watching == 0)
-        written = capsys.readouterr()
-        assert it.admin not in written.out + written.err
-        assert f"/live/{KEY}.flv" in written.out + written.err
+    (line,) = lines
+    assert it.admin not in repr(line)
+    assert (line["method"], line["path"], line["status"]) == ("GET", f"/live/{KEY}.flv", 200)
+    assert line["bytes"] == it.serving.viewers._gone_bytes["flv"] > 0
 
 
 async def raw(port: int, data: bytes) -> bytes:
@@ -200,3 +205,18 @@ async def test_security_headers_are_on_everything() -> None:
                 assert response.headers["X-Content-Type-Options"] == "nosniff"
                 assert response.headers["Referrer-Policy"] == "no-referrer"
                 assert response.headers["Server"] == "gbgw"
+
+
+async def test_a_bug_after_the_headers_ends_the_connection(caplog: pytest.LogCaptureFixture) -> None:
+    async with world() as it:
+
+        def events(_after: int | None = None) -> None:
+            raise ZeroDivisionError
+
+        it.control.events = events  # type: ignore[method-assign, assignment]
+        with pytest.raises(aiohttp.ClientPayloadError):
+            async with it.client.get(f"{it.url}/api/v1/events", headers=it.bearer()) as response:
+                await response.content.read()
+        assert it.serving.tally["bug"] == 1
+        assert it.serving.event_streams == 0
+        assert "ZeroDivisionError" in caplog.text
