@@ -105,8 +105,9 @@ class Demo:
         return await asyncio.create_subprocess_exec(
             sys.executable,
             *("-m", "gbgw", "device", "--server", f"{host}:{port}", "--server-id", self._config.sip.id),
-            *("--domain", self._config.sip.domain, "--id", camera.device_id, "--password", self._config.sip.password),
+            *("--domain", self._config.sip.domain, "--id", camera.device_id),
             *("--channels", "1", "--video", camera.video, "--audio", "pcma", "--quiet"),
+            env=os.environ | {"GBGW_DEVICE_PASSWORD": self._config.sip.password},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             start_new_session=True,

@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import Final, Literal, Self
 
 from gbgw.base import limits
+from gbgw.base.access_unit import AccessUnit
 from gbgw.base.codec import H265, PCMA, PCMU
 from gbgw.base.config import Config
 from gbgw.base.errors import ConfigError, GatewayError, LimitError, LocalError, MediaError, PeerError, RequestError
@@ -37,6 +38,7 @@ from gbgw.gb.registrar import Credentials, Registrar
 from gbgw.gb.ssrc import SsrcPool
 from gbgw.interview import Interviews
 from gbgw.media.hub import Stream
+from gbgw.media.track import Track
 from gbgw.mux.feed import Feeds
 from gbgw.mux.transcode import Derived, Transcoders
 from gbgw.net.drive import drive
@@ -62,8 +64,50 @@ from gbgw.worker.local import LocalWorker
 STRICT: Final = os.environ.get("GBGW_STRICT") == "1"
 ENDED_REMEMBERED: Final = 1_000  # sessions that are over whose cause the API still shows
 FIRST_FRAME_BUCKETS: Final = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+TRANSCODE_SECONDS: Final = 8.0  # from request to the first transcoded picture: a child's start and one GOP
 KEYFRAME_ANSWER_SECONDS: Final = 5.0
 REGISTRAR_INBOX: Final = 16_384  # requests that wait for the registrar
+
+
+class _Publication:
+    """A sink that only waits for a stream's first set of tracks."""
+
+    def __init__(self) -> None:
+        self.event = asyncio.Event()
+        self.cause: GatewayError | None = None
+        self.ended = False
+
+    def on_tracks(self, tracks: tuple[Track, ...], generation: int) -> None:
+        self.event.set()
+
+    def on_unit(self, unit: AccessUnit, track: Track) -> None:
+        pass
+
+    def on_end(self, cause: GatewayError | None) -> None:
+        self.ended, self.cause = True, cause
+        self.event.set()
+
+
+async def _published(stream: Stream) -> None:
+    """Wait for a derived stream's first picture or sound."""
+    if stream.published:
+        return
+    publication = _Publication()
+    subscription = stream.attach(publication, replay=False)
+    try:
+        async with asyncio.timeout(TRANSCODE_SECONDS):
+            await publication.event.wait()
+    except TimeoutError:
+        raise LocalError(
+            f"the transcoder gave no picture within {TRANSCODE_SECONDS:.0f} s",
+            code="transcode_slow",
+            remedy="the machine may be overloaded; lower media.transcode or play without ?video=h264",
+            stream=stream.key,
+        ) from None
+    finally:
+        subscription.detach()
+    if publication.ended:
+        raise publication.cause or MediaError("the stream ended", code="stream_stopped", stream=stream.key)
 
 
 class Watch:
@@ -216,9 +260,11 @@ class Gateway:
             if video == "h264" and stream.video is not None and stream.video.codec is H265:
                 derived.append(await self._transcoders.h264(stream))
                 stream = derived[-1].stream
+                await _published(stream)
             if audio == "aac" and stream.audio is not None and stream.audio.codec in (PCMA, PCMU):
                 derived.append(await self._transcoders.aac(stream))
                 stream = derived[-1].stream
+                await _published(stream)
         except BaseException:
             for each in reversed(derived):
                 await each.close()
