@@ -257,7 +257,7 @@ class Gateway:
         derived: list[Derived] = []
         try:
             stream = await session.playable()
-            if video == "h264" and stream.video is not None and stream.video.codec is H265:
+            if self._needs_h264(stream, protocol, video):
                 derived.append(await self._transcoders.h264(stream))
                 stream = derived[-1].stream
                 await _published(stream)
@@ -272,6 +272,15 @@ class Gateway:
             raise
         session.first_viewer(asyncio.get_running_loop().time())
         return Watch(session, stream, derived)
+
+    def _needs_h264(self, stream: Stream, protocol: str, wish: str | None) -> bool:
+        """H.265 where H.264 was asked for; B-frames for WebRTC, where transcoding is allowed at all."""
+        track = stream.video
+        if track is None:
+            return False
+        if protocol == "webrtc" and track.reorder_depth > 0 and track.codec is not H265:
+            return wish == "h264" or self.config.media.transcode > 0
+        return wish == "h264" and track.codec is H265
 
     def play(self, device_id: str, channel_id: str) -> Playing:
         """Watch a channel from Python: `async with gateway.play(...) as playing`, then `playing.units()` or
