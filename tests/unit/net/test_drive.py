@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from itertools import pairwise
 
 from gbgw.base.machine import TICK, Tick
 from gbgw.net.drive import BURST, drive
@@ -80,7 +81,7 @@ async def test_a_full_inbox_does_not_keep_the_loop() -> None:
     async with asyncio.TaskGroup() as group:
         group.create_task(watch())
         group.create_task(drive(Recorder(), inbox, out.append))
-    assert max(later - earlier for earlier, later in zip(turns, turns[1:], strict=False)) <= BURST
+    assert max(later - earlier for earlier, later in pairwise(turns)) <= BURST
 
 
 async def test_cancelling_stops_it_and_loses_nothing() -> None:
