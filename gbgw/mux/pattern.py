@@ -105,7 +105,7 @@ class PatternSpec:
             raise ConfigError("the pattern has 0 to 3 B-frames between references")
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=32)  # of some 300 kB each; a process of simulated devices needs one
 def pattern_loop(spec: PatternSpec) -> Loop:
     """Draw and encode one round of the pattern. Takes about a second: call it off the event loop."""
     spec.check()

@@ -200,7 +200,7 @@ async def test_live_over_udp_is_what_the_pattern_says(video: Codec, audio: Codec
         assert answer.sdp["y"] == ["0200000001"]
         assert answer.sdp["m"][0].endswith("RTP/AVP 96")
         assert answer.sdp["f"][0].startswith("v/2/320x180/25/2/" if video is H264 else "v/5/320x180/25/2/")
-        await received.enough(60)
+        await received.enough(30)
         await platform.bye(CHANNEL, answer)
         await asyncio.sleep(0.1)
         count = len(received.datagrams)
@@ -215,7 +215,7 @@ async def test_live_over_udp_is_what_the_pattern_says(video: Codec, audio: Codec
     assert units[0].is_keyframe
     numbers = pictures(units, video)
     assert numbers == list(range(len(numbers)))
-    assert len(numbers) > 20
+    assert len(numbers) > 10
     assert b"".join(bytes(unit) for unit in units if unit.codec is video) == dump.read_bytes()
     assert demuxer.counts["ps.malformed"] == 0
 
