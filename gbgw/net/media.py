@@ -511,7 +511,9 @@ class MediaEndpoint:
 
     def _take_rtcp(self, datagram: bytes, address: Address, muxed: bool, now: float) -> None:
         """Only from the host that sends the media: a BYE of a stranger ends nothing."""
-        if self._source is None or address[0] != self._source[0]:
+        if self._source is None:
+            self.tally.add("net.early_rtcp", now=now)
+        elif address[0] != self._source[0]:
             self._refuse(address, now)
         elif _rtp.is_rtcp(datagram):
             self._rtcp_to = (address, muxed)

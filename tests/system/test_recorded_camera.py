@@ -49,7 +49,7 @@ def framed(datagrams: Sequence[bytes]) -> bytes:
 @pytest.mark.parametrize("transport", ["udp", "tcp-passive", "tcp-active"])
 @pytest.mark.parametrize(("size", "cut"), [(1400, 1460), (9_000, 777), (1, 0)])
 async def test_byte_for_byte(fixtures_dir: Path, transport: str, size: int, cut: int) -> None:
-    """size: of a payload; cut: bytes of one write to a TCP connection. (1, 0): single-byte payloads, of the beginning."""
+    """size: of a payload; cut: bytes of one write to a TCP connection. (1, 0): the beginning, by single bytes."""
     folder = fixtures_dir / "media/avstackdocs"
     data = next(folder.glob("01e168e1_*.ps")).read_bytes()
     elementary = next(folder.glob("01e168e1_*.264")).read_bytes()
