@@ -8,9 +8,10 @@ fields are dropped before anyone can see them.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, Final, cast
 
 from lxml import etree
@@ -40,14 +41,17 @@ _ALIASES: Final = {
 }
 
 
+_NONE: Final[Mapping[str, str]] = MappingProxyType({})  # most elements are leaves: they share what is empty
+
+
 @dataclass(slots=True, eq=True)
 class Element:
     """One element; names compare without case and through the alias list. Not changed once it is read."""
 
     name: str  # as spelt, without namespace
     text: str  # its own text before its first child, trimmed
-    attributes: dict[str, str] = field(default_factory=dict)  # names in lower case
-    children: list["Element"] = field(default_factory=list)
+    attributes: Mapping[str, str] = field(default_factory=lambda: _NONE)  # names in lower case
+    children: Sequence["Element"] = ()
     key: str = ""  # the name in lower case, aliases resolved
     _first: dict[str, "Element"] | None = field(default=None, compare=False, repr=False)  # first child of each key
 
@@ -136,28 +140,34 @@ def parse(body: bytes) -> Element:
 class _Builder:
     """Takes the parser's events and keeps Elements, which spares a second tree."""
 
-    __slots__ = ("_open", "_secret", "root")
+    __slots__ = ("_children", "_open", "_secret", "root")
 
     def __init__(self) -> None:
         self.root: Element | None = None
         self._open: list[Element] = []
+        self._children: list[list[Element] | None] = []  # of each open element, made with the first
         self._secret = 0  # depth inside a password element, whose content is dropped
 
     def start(self, tag: str, attributes: Mapping[str, str]) -> None:
         if len(self._open) >= limits.XML_DEPTH:
             raise ManscdpError(f"the XML body is nested deeper than {limits.XML_DEPTH}", code="manscdp_too_deep")
         name = _local(tag)
-        element = Element(name, "", {}, [], canonical(name))
+        element = Element(name, "", _NONE, (), canonical(name))
         if self._secret or element.key in _SECRET:
             self._secret += 1
         elif attributes:
             element.attributes = {_local(key).lower(): value for key, value in attributes.items()}
         if self._open:
             if self._secret <= 1:
-                self._open[-1].children.append(element)
+                children = self._children[-1]
+                if children is None:
+                    children = self._children[-1] = []
+                    self._open[-1].children = children
+                children.append(element)
         elif self.root is None:
             self.root = element
         self._open.append(element)
+        self._children.append(None)
 
     def data(self, text: str) -> None:
         if self._open and not self._secret and not self._open[-1].children:
@@ -171,6 +181,7 @@ class _Builder:
         if not self._open:
             return
         element = self._open.pop()
+        self._children.pop()
         if self._secret:
             self._secret -= 1
         text = element.text
