@@ -4,9 +4,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from heapq import heappop, heappush
 from itertools import count
-from math import inf
 from typing import Literal
 
 from gbgw.base import limits
@@ -34,6 +32,7 @@ from gbgw.sip.events import (
     Send,
 )
 from gbgw.sip.flow import Flow
+from gbgw.sip.ledger import Ledger
 from gbgw.sip.message import Message, Request, Response
 from gbgw.sip.parse import serialize
 from gbgw.sip.transaction import T1, Action, Input, Kind, State, Transaction
@@ -67,29 +66,20 @@ class UserAgent:
     ) -> None:
         self._composer = Composer(address, make_token, product)
         self._handles = count(1)
-        self._order = count()
         self._effects: list[Effect] = []
-        self._clients: dict[object, Transaction] = {}  # by (branch, method) and, looser, by (Call-ID, CSeq, method)
-        self._servers: dict[object, Transaction] = {}
-        self._invites: dict[object, Transaction] = {}  # INVITE server transactions by (Call-ID, CSeq)
+        self._ledger = Ledger(self._act, self._gone)
         self._waiting: dict[int, Transaction] = {}  # server transactions without final answer, by handle
         self._asked: dict[int, Transaction] = {}  # our other requests without final answer, by handle
         self._calls: dict[int, Call] = {}  # our INVITEs without final answer, by handle
         self._dialogs = Dialogs()
         self._accepts: dict[int, Transaction] = {}  # 2xx waiting for ACK, by the dialog's handle
-        self._connections: dict[int, set[Transaction]] = {}
-        self._heap: list[tuple[float, int, Transaction]] = []
-        self._states: Counter[tuple[Kind, State]] = Counter()
         self.messages: Counter[tuple[str, str, int]] = Counter()  # ("in" or "out", method, status; 0 for requests)
 
     # The Machine protocol
 
     @property
     def deadline(self) -> float | None:
-        heap = self._heap
-        while heap and (heap[0][2].finished or heap[0][2].scheduled != heap[0][0]):
-            heappop(heap)
-        return heap[0][0] if heap else None
+        return self._ledger.deadline
 
     @property
     def finished(self) -> bool:
@@ -109,7 +99,7 @@ class UserAgent:
 
         Raises SipError when a request given by Ask has no usable From.
         """
-        self._fire(now)
+        self._ledger.fire(now)
         match event:
             case Received(Request() as request, flow):
                 self._on_request(request, flow, now)
@@ -132,7 +122,7 @@ class UserAgent:
 
     @property
     def transactions(self) -> int:
-        return sum(self._states.values())
+        return self._ledger.live
 
     @property
     def dialogs(self) -> int:
@@ -140,80 +130,15 @@ class UserAgent:
 
     def figures(self) -> dict[tuple[str, str], int]:
         """Return the number of live transactions by (kind, state)."""
-        return {(kind.value, state.value): number for (kind, state), number in self._states.items() if number}
+        return self._ledger.figures()
 
-    # Transactions: filing, stepping, timers
+    # Steps of transactions
 
-    def _open(
-        self, kind: Kind, request: Request, flow: Flow, now: float, *, handle: int = 0, owner: object = None
-    ) -> Transaction:
-        transaction = Transaction(kind, request, flow, now, handle=handle)
-        transaction.owner = owner
-        self._states[kind, transaction.state] += 1
-        if flow.connection:
-            self._connections.setdefault(flow.connection, set()).add(transaction)
-        self._schedule(transaction)
-        return transaction
-
-    def _file(self, transaction: Transaction, book: dict[object, Transaction], *keys: object) -> None:
-        for key in keys:
-            book[key] = transaction
-            transaction.filed.append((book, key))
-
-    def _step(self, transaction: Transaction, event: Input, now: float, response: Response | None = None) -> None:
-        before = transaction.state
-        actions = transaction.push(event, now)
-        self._settle(transaction, before)
-        self._act(transaction, actions, response, now)
-
-    def _settle(self, transaction: Transaction, before: State) -> None:
-        """Note a change of state; forget what is terminated."""
-        after = transaction.state
-        if after is not before:
-            self._states[transaction.kind, before] -= 1
-            if after is State.TERMINATED:
-                self._forget(transaction)
-                return
-            self._states[transaction.kind, after] += 1
-        self._schedule(transaction)
-
-    def _forget(self, transaction: Transaction) -> None:
-        for book, key in transaction.filed:
-            if book.get(key) is transaction:
-                del book[key]
+    def _gone(self, transaction: Transaction) -> None:
         if transaction.kind is not Kind.ACCEPT:
             self._waiting.pop(transaction.handle, None)
         elif self._accepts.get(transaction.handle) is transaction:
             del self._accepts[transaction.handle]
-        if transaction.flow.connection:
-            group = self._connections.get(transaction.flow.connection)
-            if group is not None:
-                group.discard(transaction)
-                if not group:
-                    del self._connections[transaction.flow.connection]
-
-    def _schedule(self, transaction: Transaction) -> None:
-        at = transaction.deadline
-        if at < transaction.scheduled:
-            transaction.scheduled = at
-            heappush(self._heap, (at, next(self._order), transaction))
-
-    def _fire(self, now: float) -> None:
-        heap = self._heap
-        while heap and heap[0][0] <= now:
-            at, _, transaction = heappop(heap)
-            if transaction.finished or transaction.scheduled != at:
-                continue
-            transaction.scheduled = inf
-            while not transaction.finished:
-                before = transaction.state
-                actions = transaction.fire(now)
-                if actions is None:
-                    break
-                self._settle(transaction, before)
-                self._act(transaction, actions, None, now)
-            if not transaction.finished:
-                self._schedule(transaction)
 
     def _act(self, transaction: Transaction, actions: Sequence[Action], response: Response | None, now: float) -> None:
         for action in actions:
@@ -266,13 +191,13 @@ class UserAgent:
         self._note("in", request)
         method = request.method
         key = compose.server_key(request, flow, "INVITE" if method == "ACK" else method)
-        known = self._servers.get(key)
+        known = self._ledger.servers.get(key)
         if method == "ACK":
             self._on_ack(request, flow, known, now)
             return
         if known is not None:
             self._count("sip.retransmission", method)
-            self._step(known, Input.REQUEST, now)
+            self._ledger.step(known, Input.REQUEST, now)
             return
         if self.transactions >= limits.SIP_TRANSACTIONS:
             self._count("sip.overload", method)
@@ -280,11 +205,11 @@ class UserAgent:
             self._send(self._composer.response(request, answer, flow, self._composer.token()), flow)
             return
         kind = Kind.INVITE_SERVER if method == "INVITE" else Kind.SERVER
-        transaction = self._open(kind, request, flow, now, handle=self.new_handle())
+        transaction = self._ledger.open(kind, request, flow, now, handle=self.new_handle())
         transaction.tag = self._composer.token()
-        self._file(transaction, self._servers, key)
+        self._ledger.file(transaction, self._ledger.servers, key)
         if kind is Kind.INVITE_SERVER:
-            self._file(transaction, self._invites, (request.call_id.lower(), request.cseq[0]))
+            self._ledger.file(transaction, self._ledger.invites, (request.call_id.lower(), request.cseq[0]))
         refusal = self._refusal(request)
         if refusal is not None:
             self._answer(transaction, refusal, now)
@@ -349,9 +274,9 @@ class UserAgent:
 
     def _on_cancel(self, transaction: Transaction, now: float) -> None:
         request, flow = transaction.request, transaction.flow
-        invite = self._servers.get(compose.server_key(request, flow, "INVITE"))
+        invite = self._ledger.servers.get(compose.server_key(request, flow, "INVITE"))
         if invite is None:
-            invite = self._invites.get((request.call_id.lower(), request.cseq[0]))
+            invite = self._ledger.invites.get((request.call_id.lower(), request.cseq[0]))
             if invite is not None and not same_peer(invite.flow, flow):
                 self._count("sip.dialog_wrong_flow", f"CANCEL from {flow}")
                 invite = None
@@ -362,11 +287,11 @@ class UserAgent:
 
     def _on_ack(self, request: Request, flow: Flow, known: Transaction | None, now: float) -> None:
         if known is None:
-            known = self._invites.get((request.call_id.lower(), request.cseq[0]))
+            known = self._ledger.invites.get((request.call_id.lower(), request.cseq[0]))
             if known is not None and not same_peer(known.flow, flow):
                 known = None
         if known is not None and known.state is State.COMPLETED:
-            self._step(known, Input.ACK, now)
+            self._ledger.step(known, Input.ACK, now)
             return
         dialog, elsewhere = self._dialogs.find(request, flow)
         accept = self._accepts.get(dialog.handle) if dialog is not None else None
@@ -375,7 +300,7 @@ class UserAgent:
                 self._count("sip.ack_unmatched", str(flow))
             return
         invite_handle = accept.owner
-        self._step(accept, Input.ACK, now)
+        self._ledger.step(accept, Input.ACK, now)
         assert isinstance(invite_handle, int)
         if dialog.ending:
             self._bye(dialog, now)
@@ -400,7 +325,7 @@ class UserAgent:
         else:
             dialog = Dialog.answered(handle, request, sent, transaction.flow)
             self._dialogs.add(dialog)
-        accept = self._open(Kind.ACCEPT, request, transaction.flow, now, handle=dialog.handle, owner=handle)
+        accept = self._ledger.open(Kind.ACCEPT, request, transaction.flow, now, handle=dialog.handle, owner=handle)
         accept.sent = transaction.sent
         self._accepts[dialog.handle] = accept
 
@@ -412,7 +337,7 @@ class UserAgent:
         transaction.stop(Input.T)
         if transaction.kind is Kind.SERVER and response.status >= 200:
             transaction.request = _DONE
-        self._step(transaction, _class_of(response.status), now)
+        self._ledger.step(transaction, _class_of(response.status), now)
         return full
 
     def _unacknowledged(self, accept: Transaction, now: float) -> None:
@@ -447,19 +372,19 @@ class UserAgent:
     ) -> Transaction:
         branch = branch or self._composer.branch()
         full = self._composer.request(request, flow, branch) if kind is Kind.INVITE_CLIENT or owner else request
-        transaction = self._open(kind, full, flow, now, owner=owner)
+        transaction = self._ledger.open(kind, full, flow, now, owner=owner)
         number = full.cseq[0]
         loose = (full.call_id.lower(), number, full.method)
-        self._file(transaction, self._clients, (branch, full.method), loose)
+        self._ledger.file(transaction, self._ledger.clients, (branch, full.method), loose)
         transaction.sent = self._send(full, flow)
         return transaction
 
     def _on_response(self, response: Response, flow: Flow, now: float) -> None:
         self._note("in", response)
         number, method = response.cseq
-        transaction = self._clients.get((response.via.branch, method))
+        transaction = self._ledger.clients.get((response.via.branch, method))
         if transaction is None:
-            transaction = self._clients.get((response.call_id.lower(), number, method))
+            transaction = self._ledger.clients.get((response.call_id.lower(), number, method))
             if transaction is not None and (
                 transaction.request.from_.tag != response.from_.tag or transaction.flow.remote[0] != flow.remote[0]
             ):
@@ -467,7 +392,7 @@ class UserAgent:
         if transaction is None:
             self._count("sip.response_unmatched", f"{response.status} {flow}")
             return
-        self._step(transaction, _class_of(response.status), now, response)
+        self._ledger.step(transaction, _class_of(response.status), now, response)
 
     def _deliver(self, transaction: Transaction, response: Response, now: float) -> None:
         owner = transaction.owner
@@ -554,7 +479,7 @@ class UserAgent:
     def _end(self, handle: int, now: float) -> None:
         asked = self._asked.pop(handle, None)
         if asked is not None:
-            self._drop(asked)
+            self._ledger.drop(asked)
             return
         call = self._calls.get(handle)
         if call is not None:
@@ -584,7 +509,7 @@ class UserAgent:
         call.cancelled = True
         self._start(Kind.CLIENT, compose.cancel(invite.request), call.flow, now, None, branch=invite.request.via.branch)
         invite.limit(Input.C, now + 64 * T1)
-        self._schedule(invite)
+        self._ledger.schedule(invite)
 
     def _bye(self, dialog: Dialog, now: float, *, told: bool = True, reason: _EndReason | None = None) -> None:
         dialog.ending = True
@@ -596,17 +521,12 @@ class UserAgent:
             self._effects.append(Ended(dialog.handle, reason))
             accept = self._accepts.get(dialog.handle)
             if accept is not None:
-                self._drop(accept)
-
-    def _drop(self, transaction: Transaction) -> None:
-        """End a transaction without a word."""
-        before, transaction.state = transaction.state, State.TERMINATED
-        self._settle(transaction, before)
+                self._ledger.drop(accept)
 
     def _on_closed(self, flow: Flow, now: float) -> None:
         if not flow.connection:
             return
-        for transaction in list(self._connections.get(flow.connection, ())):
-            self._step(transaction, Input.ERROR, now)
+        for transaction in self._ledger.on(flow):
+            self._ledger.step(transaction, Input.ERROR, now)
         for dialog in self._dialogs.on(flow):
             self._close(dialog, "transport")

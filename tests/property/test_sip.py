@@ -190,8 +190,9 @@ def test_whatever_happens_the_agent_comes_to_rest(story: list[tuple[str, int, in
     assert bench.agent.idle
     assert bench.agent.figures() == {}
     agent = bench.agent
-    for book in (agent._clients, agent._servers, agent._invites, agent._waiting, agent._asked, agent._calls,
-                 agent._accepts, agent._connections):  # fmt: skip
+    ledger = agent._ledger
+    books = (ledger.clients, ledger.servers, ledger.invites, ledger._connections)
+    for book in (*books, agent._waiting, agent._asked, agent._calls, agent._accepts):
         assert not book
 
 
