@@ -103,6 +103,8 @@ class LocalIngest:
     async def answered(
         self, *, address: str, port: int, transport: Literal["udp", "tcp"], ssrc: int | None, sip_host: str
     ) -> None:
+        if transport == "udp":
+            self._receiver.ordered = False  # a camera may answer an offer of TCP by UDP
         await self._endpoint.answered(address=address, port=port, transport=transport, ssrc=ssrc, sip_host=sip_host)
 
     def diagnose(self) -> MediaError:
