@@ -17,7 +17,7 @@ from gbgw.gb.manscdp import CatalogItem
 from gbgw.gb.registrar import Binding
 from gbgw.sip.flow import Flow
 from gbgw.store import sqlite as store_module
-from gbgw.store.base import Device, StoredCatalog, StoredDialog, StoreError, Token
+from gbgw.store.base import Device, Store, StoredCatalog, StoredDialog, StoreError, Token
 from gbgw.store.sqlite import BATCH_SECONDS, VERSION, SqliteStore
 
 CAMERA = "34020000001320000001"
@@ -35,6 +35,13 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
     store = await SqliteStore.open(tmp_path / "gbgw.db")
     yield store
     await store.close()
+
+
+async def test_it_is_a_store(store: SqliteStore) -> None:
+    """The assignment is what mypy checks: every method of the Protocol with its signature; here only that none is
+    missing."""
+    whole: Store = store
+    assert [name for name in vars(Store) if not name.startswith("_") and not callable(getattr(whole, name, None))] == []
 
 
 async def reopened(store: SqliteStore) -> SqliteStore:
