@@ -194,7 +194,10 @@ def check_origin(request: web.Request, allowed: Iterable[str], public_url: str =
     allowed = tuple(allowed)
     if "*" in allowed or origin in allowed:
         return
-    host = urlsplit(origin).netloc.lower()
+    try:
+        host = urlsplit(origin).netloc.lower()
+    except ValueError:  # "https://[::1"
+        host = ""
     if host and host in (request.host.lower(), urlsplit(public_url).netloc.lower()):
         return
     raise RequestError(

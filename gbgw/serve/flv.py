@@ -73,8 +73,8 @@ async def endless(request: web.Request) -> web.StreamResponse:
     serving = request.app[SERVING]
     container = request.match_info["container"]
     key = str(StreamKey.parse(request.match_info["key"]))
-    # The ping queues behind what a slow viewer has yet to read: its pong gets the time a stalled viewer gets.
     websocket = web.WebSocketResponse(
+        # The ping queues behind what a slow viewer has yet to read: its pong gets the time a stalled viewer gets.
         heartbeat=2 * limits.VIEWER_STALL_SECONDS,
         max_msg_size=limits.WEBSOCKET_MESSAGE_BYTES,
         compress=False,

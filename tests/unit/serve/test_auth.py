@@ -141,3 +141,8 @@ async def test_play_urls_need_a_token_over_http() -> None:
             assert response.status == 401
         async with it.client.post(f"{it.url}/live/{KEY}/whep", data="v=0") as response:
             assert response.status == 401
+
+
+def test_an_origin_that_is_no_url_is_refused() -> None:
+    with pytest.raises(RequestError):
+        check_origin(make_mocked_request("GET", "/", headers={"Host": "x", "Origin": "https://[::1"}), ())

@@ -1,0 +1,69 @@
+"""Fuzz target for what HTTP callers send: keys, tokens, queries, origins and addresses, as gbgw/serve reads them.
+
+`python tests/fuzz/fuzz_http_query.py tests/fuzz/corpus/http_query` under atheris. Input: four lines, of key, query,
+Origin, X-Forwarded-For. test_corpus.py replays the corpus without it.
+"""
+
+import ipaddress
+import sys
+from collections.abc import Callable
+
+from aiohttp.test_utils import make_mocked_request
+from multidict import CIMultiDict
+from yarl import URL
+
+from gbgw.base.config import HttpConfig
+from gbgw.base.errors import RequestError
+from gbgw.serve.api import _last_event_id, _paging
+from gbgw.serve.auth import Authority, check_origin
+from gbgw.serve.context import Serving
+from gbgw.serve.flv import Wish
+from gbgw.serve.source import StreamKey, TokenRow
+
+KEY = "34020000001320000001-34020000001310000001"
+
+
+class _NoTokens:
+    async def load_tokens(self) -> tuple[TokenRow, ...]:
+        return ()
+
+    async def save_token(self, row: TokenRow) -> None:
+        raise AssertionError
+
+    async def delete_token(self, token_id: str) -> None:
+        raise AssertionError
+
+
+def status(call: Callable[[], object]) -> int:
+    """200, or the status of the refusal; anything else is a crash."""
+    try:
+        call()
+    except RequestError as error:
+        return error.status
+    return 200
+
+
+def check(data: bytes) -> None:
+    """Every reader gives a usable value or RequestError, and no token opens anything."""
+    lines = data.decode("utf-8", "replace").replace("\r", "").replace("\0", "").split("\n")[:4]
+    key, query, origin, forwarded = (lines + [""] * 4)[:4]
+    assert status(lambda: StreamKey.parse(key)) in (200, 404)
+    assert status(lambda: StreamKey.parse(key)) == 404 or str(StreamKey.parse(key)) == key
+    headers = CIMultiDict({"Host": "gate:8080", "Origin": origin, "X-Forwarded-For": forwarded})
+    request = make_mocked_request("GET", str(URL.build(path="/live/x.flv", query_string=query)), headers=headers)
+    authority = Authority(_NoTokens(), play_secret=b"f" * 32)
+    assert status(lambda: authority.require_play(request, KEY)) in (401, 403)
+    for read in (Wish.of, _last_event_id, _paging):
+        assert status(lambda read=read: read(request)) in (200, 400)  # type: ignore[misc]
+    if status(lambda: check_origin(request, ("https://a.example",))) == 200:
+        assert "//gate:8080" in origin.lower() or origin == "https://a.example"
+    serving = Serving(None, None, None, authority, None, HttpConfig(trusted_proxies=("10.0.0.0/8",)))  # type: ignore[arg-type]
+    near = make_mocked_request("GET", "/", headers=headers).clone(remote="10.1.2.3")
+    ipaddress.ip_address(serving.remote(near))
+
+
+if __name__ == "__main__":
+    import atheris  # type: ignore[import-untyped]  # not a dependency: an outsider's tool, installed where one fuzzes
+
+    atheris.Setup(sys.argv, check)
+    atheris.Fuzz()
