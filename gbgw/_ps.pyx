@@ -982,7 +982,8 @@ cdef class Demuxer:
         cdef Cursor c
         cdef Py_ssize_t ahead = header + (7 if payload < 0 else min(payload, 7))
         cdef int zeros = 2, stream_id, picture = 0
-        cdef bint starts, fresh
+        cdef Py_ssize_t border
+        cdef bint starts, fresh, ahead_of_picture
         if not self.view(ahead, &c):
             return False
         stream_id = peek(&c, 3)
@@ -1001,25 +1002,38 @@ cdef class Demuxer:
                     if self.marked_close:
                         self.agreements = MARKS_TO_TRUST if fresh else 0
                 else:
-                    fresh = starts and (times.has_pts or picture != 0)
+                    fresh = starts and ((times.has_pts and not self.unaligned) or picture != 0)
                 self.open_unit(times)
                 if not fresh:  # its beginning went by: with the last unit, or before we listened
                     self.damaged = True
                     self.times = no_times()
                     if self.closed_early and not starts:
                         self.unaligned = self.unaligned or times.has_pts
-                self.pending = times if not fresh and not starts else no_times()
+                self.pending = times if not fresh and (self.unaligned or not starts) else no_times()
                 self.pending_before = no_times()
             elif fresh and starts:
                 self.measure(held(&self.unit))
                 self.scan(True)
-                if not self.damaged and not self.has_vcl() and self.judge() in (H264, H265) and self.evidence.count and not self.evidence.forbidden:
-                    self.times = times  # parameter sets that were sent ahead belong to the picture
+                ahead_of_picture = (
+                    not self.damaged and not self.has_vcl() and self.judge() in (H264, H265)
+                    and self.evidence.count and not self.evidence.forbidden
+                )
+                if self.unaligned and (ahead_of_picture or picture == 0):  # the picture began before this PES, whose time is not its own
+                    self.pending_before = self.pending
+                    self.pending = times
                 else:
-                    self.close_unit(held(&self.unit))
-                    self.open_unit(times)
-                self.pending = no_times()
-                self.pending_before = no_times()
+                    if ahead_of_picture:
+                        self.times = times  # parameter sets that were sent ahead belong to the picture
+                    else:
+                        c = live(&self.unit)
+                        border = c.end - 1 if zeros == 2 and c.end > 1 and peek(&c, c.end - 1) == 0 else c.end
+                        self.marked_at = min(self.marked_at, border)
+                        self.close_unit(border)
+                        if border == c.end:
+                            self.open_unit(times)
+                        self.times = times
+                    self.pending = no_times()
+                    self.pending_before = no_times()
             else:
                 self.pending_before = self.pending
                 self.pending = times if fresh else no_times()
@@ -1104,7 +1118,7 @@ cdef class Demuxer:
             if left(&found) < 6 and not final:
                 self.scan_at = at
                 break
-            if self.nal(at) and not final:
+            if self.nal(at):
                 begin = at - 1 if at > 0 and peek(&c, at - 1) == 0 else at
                 self.close_unit(begin)
                 continue
@@ -1293,6 +1307,9 @@ cdef class Demuxer:
         cdef bint taken = False
         if length == held(&self.unit):
             self.scan(True)
+            length = held(&self.unit)
+            marked = self.marked_at
+            pes_begin = self.pes_begin
         self.measure(length)
         self.end_set(length)
         if marked >= 0 and marked <= length and not self.damaged:

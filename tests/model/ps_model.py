@@ -676,21 +676,35 @@ class Demuxer:
                 if not fresh and not starts and times[0] is not None:
                     self._unaligned = True
             else:
-                fresh = starts and (times[0] is not None or picture is not False)
+                fresh = starts and ((times[0] is not None and not self._unaligned) or picture is not False)
             self._closed = None
             unit = self._unit = Unit(times if fresh else NONE, damaged=not fresh)
-            self._pending = NONE if fresh or starts else times
+            self._pending = NONE if fresh or (starts and not self._unaligned) else times
             self._pending_before = NONE
         elif fresh and starts:
             self._measure(unit, len(unit.data))
             self._scan(final=True)
+            unit = self._unit
+            assert unit is not None
             ahead = self._judge() in (H264, H265) and unit.nals and all(head[0] < 0x80 for _, head in unit.nals)
-            if not unit.damaged and not self._has_vcl() and ahead:
-                unit.times = times
+            ahead = ahead and not unit.damaged and not self._has_vcl()
+            if self._unaligned and (ahead or picture is False):
+                self._pending_before, self._pending = self._pending, times
             else:
-                self._close(len(unit.data))
-                unit = self._unit = Unit(times)
-            self._pending = self._pending_before = NONE
+                if not ahead:
+                    border = len(unit.data)
+                    if prefix == 3 and border > 1 and unit.data[-1] == 0:
+                        border -= 1
+                    if unit.marked is not None:
+                        unit.marked = min(unit.marked, border)
+                    whole = border == len(unit.data)
+                    self._close(border)
+                    if whole:
+                        self._unit = Unit(times)
+                    unit = self._unit
+                    assert unit is not None
+                unit.times = times
+                self._pending = self._pending_before = NONE
         else:
             self._pending_before, self._pending = self._pending, times if fresh else NONE
             self._unaligned = self._unaligned or fresh
@@ -740,7 +754,7 @@ class Demuxer:
             if there < 6 and not final:
                 unit.scanned = at
                 break
-            if there >= 4 and self._next_picture(unit, at) and not final:
+            if there >= 4 and self._next_picture(unit, at):
                 self._close(at - 1 if at and unit.data[at - 1] == 0 else at)
                 continue
             unit.scanned = at + 3
@@ -840,6 +854,8 @@ class Demuxer:
         assert self._video_id is not None
         if length == len(unit.data):
             self._scan(final=True)
+            unit = self._unit
+            length = len(unit.data)
         self._measure(unit, length)
         self._end_set(unit, length)
         marked = unit.marked
