@@ -83,7 +83,7 @@ def tally_listener(tally_log: Logger) -> Any:
     """Return a Tally listener that writes at most the one line per name and second that Tally lets through."""
 
     def tell(name: str, count: int, detail: str) -> None:
-        tally_log.warning("counted", name=name, count=count, detail=detail)
+        tally_log.warning("counted", counter=name, count=count, detail=detail)
 
     return tell
 
