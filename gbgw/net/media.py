@@ -320,7 +320,8 @@ class MediaEndpoint:
         if self._rtp is None or self._rtp.transport is None:
             return None
         try:
-            info = _plain_socket(self._rtp.transport).getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 36)
+            with _plain_socket(self._rtp.transport) as one:
+                info = one.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 36)
         except OSError:
             return None
         return int(struct.unpack_from("=I", info, 32)[0]) if len(info) >= 36 else None
@@ -683,7 +684,11 @@ class _Connection(asyncio.Protocol):
 
     def send(self, packet: bytes) -> None:
         """Send one framed packet, unless the peer does not read."""
-        if self._transport is not None and self._transport.get_write_buffer_size() == 0:
+        if (
+            self._transport is not None
+            and self._transport.get_write_buffer_size() == 0
+            and len(packet) <= limits.RTP_FRAME_BYTES
+        ):
             self._transport.write(len(packet).to_bytes(2, "big") + packet)
 
     def abort(self) -> None:
