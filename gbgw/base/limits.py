@@ -7,7 +7,6 @@ ACCESS_UNIT_BYTES: Final = 8 << 20  # a whole second of a 64 Mbit/s stream; one 
 REORDER_PACKETS: Final = 512  # half a second of a 10 Mbit/s stream
 REORDER_SECONDS: Final = 0.2  # GB/T 28181 allows 50 ms of jitter; four times that still feels live
 REORDER_BYTES: Final = 4 << 20  # held behind a hole: three seconds of a 10 Mbit/s stream
-RTP_FRAME_BYTES: Final = 65_535  # RFC 4571 length field; Dahua was seen with 32,810
 FRAMER_BYTES: Final = 256 << 10  # four frames of the largest size: enough to confirm a resynchronisation
 PSM_BYTES: Final = 1_018  # H.222.0 (2021) section 2.5.4
 SYSTEM_HEADER_BYTES: Final = 1_024  # 18 bytes are usual; longer means damage
@@ -51,7 +50,6 @@ TRANSCODE_AUDIO_STREAMS: Final = 1_024  # in one child: 2.4 ms of CPU a stream-s
 TRANSCODE_STDERR_LINE: Final = 4_096  # of a child's complaint that is kept
 
 # SIP
-SIP_DATAGRAM_BYTES: Final = 65_535
 SIP_HEADER_BYTES: Final = 64 << 10
 SIP_BODY_BYTES: Final = 16 << 20  # catalogs of 10,000 channels over TCP
 SIP_STREAM_BYTES: Final = 20 << 20  # pending bytes of one TCP connection

@@ -24,12 +24,15 @@ def elementary_stream(
 ) -> bytes:
     """An Annex B stream of FFmpeg's moving test source, 25 pictures a second, an AUD before each picture."""
     path = _folder() / f"{codec}-{seconds}-{gop}-{b_frames}-{size}.bin"
+    x265 = (
+        f"log-level=none:keyint={gop}:min-keyint={gop}:bframes={b_frames}:aud=1:repeat-headers=1:scenecut=0:open-gop=0"
+    )
+    preset = "veryfast" if b_frames else "ultrafast"
+    x264 = ["-bf", str(b_frames), "-g", str(gop), "-keyint_min", str(gop), "-sc_threshold", "0"]
     encoder = {
-        "h264": ["-c:v", "libx264", "-preset", "ultrafast" if not b_frames else "veryfast", "-bf", str(b_frames), "-g", str(gop),
-                 "-keyint_min", str(gop), "-sc_threshold", "0", "-x264-params", "aud=1:repeat-headers=1"],
-        "h265": ["-c:v", "libx265", "-preset", "ultrafast",
-                 "-x265-params", f"log-level=none:keyint={gop}:min-keyint={gop}:bframes={b_frames}:aud=1:repeat-headers=1:scenecut=0:open-gop=0"],
-    }[codec]  # fmt: skip
+        "h264": ["-c:v", "libx264", "-preset", preset, *x264, "-x264-params", "aud=1:repeat-headers=1"],
+        "h265": ["-c:v", "libx265", "-preset", "ultrafast", "-x265-params", x265],
+    }[codec]
     form = {"h264": "h264", "h265": "hevc"}[codec]
     subprocess.run(
         ["ffmpeg", "-v", "error", "-y", "-f", "lavfi", "-i", f"testsrc=size={size}:rate=25:duration={seconds}",
@@ -68,7 +71,7 @@ def pictures(stream: bytes, codec: str = "h264", *, start: int = 90_000, step: i
 def program_stream(
     picture: Picture, codec: str = "h264", *, audio: bytes | None = None, stuffing: bytes = b""
 ) -> bytes:
-    """One pack for one picture: system header and map before key frames, PES of at most 65,000 bytes, PTS on the first."""
+    """One pack for one picture: system header and map before key frames, PTS on the first PES."""
     stream_type = build.H264 if codec == "h264" else build.H265
     data = build.pack(picture.dts, stuffing=stuffing)
     if picture.is_keyframe:
