@@ -52,8 +52,8 @@ def run_demuxer(make: Callable[[], _ps.Demuxer | ps_model.Demuxer], payloads: li
 
 
 def run_ffmpeg(data: bytes) -> int:
-    with av.open(io.BytesIO(data), format="mpeg") as container:
-        return sum(1 for packet in container.demux() if packet.size)
+    with av.open(io.BytesIO(data), "r", format="mpeg") as container:
+        return sum(packet.size > 0 for packet in container.demux())
 
 
 @pytest.mark.benchmark(group="ps demux")

@@ -2,8 +2,8 @@
 
 Rec. ITU-T H.222.0 (2021) section 2.5; GB/T 28181-2022 Annex C.
 
-
-Leaves out: scrambling, MPEG-1 system streams beyond their pack and PES headers, elementary streams that are only named (base.codec, supported=False).
+Leaves out: scrambling, MPEG-1 system streams beyond their pack and PES headers, elementary streams that are only named
+(base.codec, supported=False).
 """
 
 from collections.abc import Sequence
@@ -67,16 +67,21 @@ class ElementaryStream:
     def detected(self) -> Codec | None:
         """By content (reference 7.8); wins over `declared`."""
 
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+
 @final
 class Demuxer:
     """Incremental demultiplexer of one program stream.
 
-    A video unit ends at the RTP marker once the marker has proved itself, at the next pack header or PES with another PTS, or after 100 ms of
-    silence; an audio unit ends with its PES (architecture.md decision 11). A unit with a hole is never returned. Damage is counted in `counts`,
-    never raised; memory stays below max_unit_bytes plus one PES.
+    An access unit that begins inside a PES is found by its NAL units (7.6 rule d); a time stamp goes to the first
+    one that begins in its PES. A video unit ends at the RTP marker once the marker has proved itself, at the next
+    pack header or PES with another PTS, or after 100 ms of silence; an audio unit ends with its PES
+    (architecture.md decision 11). A unit with a hole is never returned. Damage is counted in `counts`, never
+    raised; memory stays below max_unit_bytes plus one PES.
     """
 
-    def __init__(self, *, max_unit_bytes: int = 8388608, silence_seconds: float = 0.1) -> None: ...
+    def __new__(cls, *, max_unit_bytes: int = 8388608, silence_seconds: float = 0.1) -> Demuxer: ...
     def push(self, payload: bytes, now: float) -> Sequence[AccessUnit]:
         """Consume one RTP payload and return the access units it completed, oldest first.
 
@@ -85,7 +90,10 @@ class Demuxer:
         """
 
     def gap(self) -> None:
-        """Bytes are missing here: drop the unfinished unit and skip to the next pack header; the next unit of each track is a discontinuity."""
+        """Bytes are missing here: drop the unfinished unit and skip to the next pack header.
+
+        The next unit of each track is a discontinuity.
+        """
 
     def mark(self, now: float) -> Sequence[AccessUnit]:
         """The payload just pushed ended with the RTP marker."""
@@ -118,5 +126,9 @@ class Demuxer:
 
     @property
     def counts(self) -> dict[str, int]:
-        """ps.packs ps.maps ps.units ps.malformed ps.resync ps.skipped_bytes ps.private ps.dropped_units ps.oversize ps.codec_mismatch ps.no_map
-        ps.unsupported (units of codecs known only by name) ps.other_video (PES of a second video stream_id; the first wins)."""
+        """Counters so far.
+
+        ps.packs ps.maps ps.units ps.malformed ps.resync ps.skipped_bytes ps.private ps.dropped_units ps.oversize
+        ps.codec_mismatch ps.no_map (units of streams no map declares) ps.unsupported (units of codecs known only by name)
+        ps.other_video (PES of a second video stream_id; the first wins).
+        """

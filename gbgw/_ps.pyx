@@ -18,6 +18,7 @@ from gbgw.base import codec as codecs, limits
 
 
 @cython.final
+@cython.auto_pickle(False)
 @cython.freelist(256)
 cdef class Block:
     def __dealloc__(self):
@@ -434,6 +435,7 @@ cdef bint excludes_fields(Cursor sps) noexcept nogil:
 
 
 @cython.final
+@cython.auto_pickle(False)
 cdef class ElementaryStream:
     def __eq__(self, object other):
         if not isinstance(other, ElementaryStream):
@@ -448,6 +450,7 @@ cdef class ElementaryStream:
 
 
 @cython.final
+@cython.auto_pickle(False)
 cdef class Demuxer:
     def __cinit__(self, *, Py_ssize_t max_unit_bytes=limits.ACCESS_UNIT_BYTES, double silence_seconds=limits.UNIT_SILENCE_SECONDS):
         if max_unit_bytes < 1:

@@ -33,7 +33,7 @@ def joined(units: list[AccessUnit]) -> bytes:
 
 def packets(data: bytes, format_name: str) -> list[tuple[int | None, bytes]]:
     """(pts, bytes) of the video packets as FFmpeg finds them."""
-    with av.open(io.BytesIO(data), format=format_name) as container:
+    with av.open(io.BytesIO(data), "r", format=format_name) as container:
         stream = container.streams.video[0]
         return [(packet.pts, bytes(packet)) for packet in container.demux(stream) if packet.size]
 

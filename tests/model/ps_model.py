@@ -855,6 +855,7 @@ class Demuxer:
         if length == len(unit.data):
             self._scan(final=True)
             unit = self._unit
+            assert unit is not None
             length = len(unit.data)
         self._measure(unit, length)
         self._end_set(unit, length)
