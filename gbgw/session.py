@@ -216,7 +216,12 @@ class Session:
         try:
             ssrc = self._ssrcs.allocate(loop.time())
             spec = IngestSpec(
-                self.key, self.target.transport, ssrc.value, self._config.media.loss, self._config.media.rtcp
+                self.key,
+                self.target.transport,
+                ssrc.value,
+                self.target.flow.remote[0],
+                self._config.media.loss,
+                self._config.media.rtcp,
             )
             self.ingest = await self._worker.open_ingest(spec, self)
             await self._begin(ssrc.text)

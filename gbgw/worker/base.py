@@ -15,13 +15,15 @@ Transport = Literal["udp", "tcp-passive", "tcp-active"]
 class IngestSpec:
     """What is to be received.
 
-    ssrc: the value of `y=`, which the camera should send with. loss: what follows a lost packet ("freeze" until the
-    next key frame).
+    ssrc: the value of `y=`, which the camera should send with. sip_host: where its signalling comes from, so that
+    nobody else can take the port before the answer. loss: what follows a lost packet ("freeze" until the next key
+    frame).
     """
 
     key: str
     transport: Transport
     ssrc: int
+    sip_host: str = ""
     loss: Literal["freeze", "pass"] = "freeze"
     rtcp: bool = True
 

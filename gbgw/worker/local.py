@@ -68,6 +68,7 @@ class LocalIngest:
             transport=spec.transport,
             name=spec.key,
             ssrc=spec.ssrc,
+            expected_hosts=(spec.sip_host,),
             rtcp=spec.rtcp,
             tally=worker._tally,
         )
@@ -89,6 +90,7 @@ class LocalIngest:
         return self._receiver.last_packet_at
 
     def figures(self) -> IngestFigures:
+        self._receiver.settle_counts()
         counts = self._receiver.counts
         return IngestFigures(
             packets=counts.get("rtp.received", 0),
