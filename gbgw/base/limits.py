@@ -50,6 +50,7 @@ TRANSCODE_AUDIO_STREAMS: Final = 1_024  # in one child: 2.4 ms of CPU a stream-s
 TRANSCODE_STDERR_LINE: Final = 4_096  # of a child's complaint that is kept
 
 # SIP
+SIP_DATAGRAM_BYTES: Final = 65_507  # what one UDP packet of IPv4 carries
 SIP_HEADER_BYTES: Final = 64 << 10
 SIP_BODY_BYTES: Final = 16 << 20  # catalogs of 10,000 channels over TCP
 SIP_STREAM_BYTES: Final = 20 << 20  # pending bytes of one TCP connection
@@ -104,7 +105,7 @@ IFRAME_SECONDS: Final = 2.0  # between two key frame commands to one channel: a 
 
 # HTTP
 HTTP_BODY_BYTES: Final = 1 << 20  # an SDP offer is below 16 KiB
-WHEP_SDP_BYTES: Final = 64 << 10
+WHEP_SDP_BYTES: Final = 64 << 10  # Chromium's offers are below 16 KiB
 
 # Simulated device
 LOOP_BYTES: Final = 256 << 20  # encoded media of one loop: ten minutes at 3.5 Mbit/s; longer files are cut

@@ -160,6 +160,9 @@ class Datagrams(asyncio.DatagramProtocol):
         if self._transport is None or self._transport.is_closing():
             self._owner.tally.add("sip.send_failed", detail=str(flow), now=_now())
             return
+        if len(data) > limits.SIP_DATAGRAM_BYTES:
+            self._owner.tally.add("sip.send_failed", detail=f"{flow}: {len(data)} bytes for UDP", now=_now())
+            return
         host, port = flow.remote
         if self._six and ":" not in host:
             host = _MAPPED + host

@@ -11,7 +11,7 @@ from gbgw.base import limits
 from gbgw.base.errors import ConfigError, PeerError
 from gbgw.net import endpoints
 from gbgw.net.sip import Call, SipStack
-from gbgw.sip.agent import Acknowledged, Ended, Failed, Final, Incoming, Provisional
+from gbgw.sip.agent import Acknowledged, Ask, End, Ended, Failed, Final, Incoming, Provisional
 from gbgw.sip.flow import Flow
 from gbgw.sip.message import Message, Response
 from gbgw.sip.parse import parse, serialize
@@ -139,8 +139,6 @@ async def test_the_callee_ends_a_call() -> None:
         call = stack.invite(invite(), await way(stack, platform, "udp"))
         assert isinstance(await anext(call), Final)
         await until(lambda: platform.events)
-        from gbgw.sip.agent import End
-
         platform.stack.submit(End(platform.incoming[0].handle))
         assert await anext(call) == Ended(call.handle, "bye")
         await call.ended()
@@ -262,11 +260,46 @@ async def test_a_refused_datagram_is_answered_and_noise_is_not() -> None:
             assert platform.stack.tally["sip.malformed"] == 3
 
 
-async def test_an_idle_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "SIP_CONNECTION_IDLE_SECONDS", 0.01)
+@pytest.mark.parametrize("limit", ["SIP_CONNECTION_IDLE_SECONDS", "SIP_MESSAGE_SECONDS"])
+async def test_a_silent_or_stuck_connection_is_closed(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, limit, 0.01)
     monkeypatch.setattr("gbgw.net.sip._SWEEP_SECONDS", 0.01)
-    async with raw(Platform()) as (reader, _):
+    platform = Platform()
+    async with raw(platform) as (reader, writer):
+        writer.write(b"MESSAGE sip:a@h SIP/2.0\r\n")
         assert await asyncio.wait_for(reader.read(), 5) == b""
+        assert platform.stack.tally["sip.connection_idle"] >= 1
+
+
+async def test_a_connection_in_use_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "SIP_MESSAGE_SECONDS", 0.05)
+    monkeypatch.setattr("gbgw.net.sip._SWEEP_SECONDS", 0.01)
+    async with raw(Platform()) as (reader, writer):
+        for number in range(5):
+            writer.write(serialize(from_peer("MESSAGE", branch=f"z9hG4bK{number}", cseq=number)))
+            assert (await read_message(reader)).cseq[0] == number
+            await asyncio.sleep(0.03)
+
+
+async def test_a_peer_that_does_not_read_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "SIP_WRITE_BUFFER_BYTES", 100_000)
+    platform = Platform()
+    async with raw(platform) as (_, writer):
+        writer.write(serialize(from_peer("MESSAGE")))
+        await until(lambda: platform.incoming)
+        for number in range(40):
+            request = message(bytes(1_000_000)).with_header("Call-ID", f"c{number}")
+            platform.stack.submit(Ask(platform.stack.new_handle(), request, platform.incoming[0].flow))
+        await until(lambda: platform.closed)
+        assert platform.stack.tally["sip.peer_does_not_read"] == 1
+
+
+async def test_what_no_datagram_holds_is_not_sent() -> None:
+    platform = Platform()
+    async with pair(platform) as stack:
+        with pytest.raises(PeerError):
+            await stack.request(message(bytes(65_400)), await way(stack, platform, "udp"), 0.05)
+        assert stack.tally["sip.send_failed"] == 1
 
 
 async def test_connections_have_a_ceiling_per_host(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,6 +117,7 @@ def test_an_incoming_invite_gets_100_after_200_ms_and_its_last_answer_on_repetit
     incoming = only(bench.receive(from_peer("INVITE")), Incoming)
     bench.run(1.0)
     assert [(at, message.status) for at, message in bench.sent() if isinstance(message, Response)] == [(0.2, 100)]
+    assert bench.sent()[0][1].to_.tag == ""
     bench.push(Reply(incoming.handle, Response.to(incoming.request, 180)))
     (ringing,) = messages(bench.receive(from_peer("INVITE")))
     assert isinstance(ringing, Response)
