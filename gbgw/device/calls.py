@@ -3,6 +3,7 @@
 sans-IO. Live play only; playback, download and talk are refused with 488.
 """
 
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from gbgw.device.quirks import Behaviour
 from gbgw.device.registration import contact_of
 from gbgw.gb import sdp
 from gbgw.sip.events import Acknowledged, Cancelled, End, Ended, Incoming, Reply, Send
+from gbgw.sip.flow import Flow
 from gbgw.sip.message import Request, Response
 from gbgw.sip.parse import serialize
 
@@ -82,9 +84,16 @@ class Calls:
         self._format_line = format_line
         self._random = Random(options.seed)
         self._calls: dict[int, Call] = {}
+        self._second_tags: deque[str] = deque(maxlen=limits.DEVICE_SESSIONS)  # To tags of answers past the agent
 
     def __len__(self) -> int:
         return len(self._calls)
+
+    def second_dialog(self, request: Request, flow: Flow) -> Sequence[Effect] | None:
+        """Take what belongs to the dialog of a second answer, which the agent does not know; None for all else."""
+        if request.to_.tag not in self._second_tags or not request.to_.tag:
+            return None
+        return () if request.method == "ACK" else (Send(serialize(Response.to(request, 200)), flow),)
 
     def of_channel(self, target: str) -> tuple[int, ...]:
         """Return the handles of a channel's sessions; all for the device's own id."""
@@ -133,8 +142,9 @@ class Calls:
         effects: list[Effect] = [Reply(handle, self._accept(call))]
         if self._behaviour.answers > 1:
             # The agent keeps one answer a transaction; the second goes past it, as from a device with two minds.
-            to = call.incoming.request.to_.with_tag(f"{self._random.getrandbits(32):08x}")
-            second = self._accept(call).with_header("To", str(to))
+            tag = f"{self._random.getrandbits(32):08x}"
+            self._second_tags.append(tag)
+            second = self._accept(call).with_header("To", str(call.incoming.request.to_.with_tag(tag)))
             effects.append(Send(serialize(second), call.incoming.flow))
         return effects
 

@@ -120,18 +120,23 @@ class Device:
             self._perform(deque([event]), clock())
 
     def _perform(self, work: deque[object], now: float) -> None:
-        """Take one event and everything that follows from it, without awaiting."""
+        """Take one event and everything that follows from it, in order and without awaiting."""
+
+        def then(*effects: object) -> None:
+            work.extendleft(reversed(effects))  # before what waits already, which came later
+
         while work:
             item = work.popleft()
             match item:
                 case Tick():
-                    work.extend(self._agent.push(TICK, now))
-                    work.extend(self._role.push(TICK, now))
-                case sip.Received() | sip.Ask() | sip.End() | sip.Reply():
-                    work.extend(self._agent.push(item, now))
+                    then(*self._agent.push(TICK, now), *self._role.push(TICK, now))
+                case sip.Received():
+                    instead = self._role.intercept(item.message, item.flow)
+                    then(*(self._agent.push(item, now) if instead is None else instead))
+                case sip.Ask() | sip.End() | sip.Reply():
+                    then(*self._agent.push(item, now))
                 case sip.FlowClosed():
-                    work.extend(self._agent.push(item, now))
-                    work.append(Disconnected("connection closed"))
+                    then(*self._agent.push(item, now), Disconnected("connection closed"))
                 case sip.Send():
                     self._send(item)
                 case sip.Counted():
@@ -148,7 +153,7 @@ class Device:
                 case KeyFrame():
                     self._restart(item.handles)
                 case Connect():
-                    self._connect(work)
+                    then(*self._connect())
                 case Registered():
                     if not self.registered.is_set():
                         self._log.info("registered", expires=item.expires)
@@ -159,7 +164,7 @@ class Device:
                 case Left():
                     self.registered.clear()
                 case _:
-                    work.extend(self._role.push(cast(ShellEvent, item), now))
+                    then(*self._role.push(cast(ShellEvent, item), now))
 
     def _put(self, event: Inbound) -> None:
         try:
@@ -183,12 +188,11 @@ class Device:
 
     # The way to the platform
 
-    def _connect(self, work: deque[object]) -> None:
+    def _connect(self) -> tuple[Connected, ...]:
         if self._link is not None:
-            work.append(Connected(self._link.flow))
-        else:
-            name = f"connect:{self.options.device_id}"
-            self._connecting = self._group.create_task(self._open_link(), name=name)
+            return (Connected(self._link.flow),)
+        self._connecting = self._group.create_task(self._open_link(), name=f"connect:{self.options.device_id}")
+        return ()
 
     async def _open_link(self) -> None:
         loop = asyncio.get_running_loop()

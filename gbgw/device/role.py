@@ -22,7 +22,7 @@ from gbgw.gb.manscdp import CatalogItem, DeviceControl, DeviceInfo, DeviceStatus
 from gbgw.sip import events as sip
 from gbgw.sip.events import Ask, Reply
 from gbgw.sip.flow import Flow
-from gbgw.sip.message import Request, Response
+from gbgw.sip.message import Message, Request, Response
 
 ANSWERED_COMMANDS: Final = frozenset(("RecordCmd", "GuardCmd", "AlarmCmd", "HomePosition"))  # reference 3.1
 MANUFACTURER: Final = "gbgw"
@@ -116,6 +116,10 @@ class Role:
     @property
     def sessions(self) -> int:
         return len(self._calls)
+
+    def intercept(self, message: Message, flow: Flow) -> Sequence[Effect] | None:
+        """Return what to do instead of showing a received message to the agent; None to show it."""
+        return self._calls.second_dialog(message, flow) if isinstance(message, Request) else None
 
     def push(self, event: Event | Tick, now: float) -> Sequence[Effect]:
         """Fire the timers due at `now`, then take `event`."""

@@ -396,6 +396,23 @@ async def test_quirks_of_the_dialog() -> None:
             await platform.until(lambda: len({text.tag("To") for text in platform.answers("e")}) == 2)
 
 
+async def test_the_second_of_two_answers_can_be_ended_without_the_first() -> None:
+    async with (
+        RawPlatform("secret") as platform,
+        running(platform, quirks=("double-answer",)) as fleet,
+        receiver() as (received, port),
+    ):
+        platform.send_invite(CHANNEL, platform.offer(port), call_id="e")
+        await platform.until(lambda: len(platform.answers("e")) >= 2)
+        one, two = platform.answers("e")[:2]
+        platform.ack(CHANNEL, one)
+        platform.ack(CHANNEL, two)
+        await platform.bye(CHANNEL, two)
+        before = len(received.datagrams)
+        await received.enough(before + 10)
+        assert fleet.devices[0].sessions == 1
+
+
 async def test_an_invite_that_is_never_answered_can_be_cancelled() -> None:
     async with RawPlatform("secret") as platform, running(platform, quirks=("no-answer",)) as fleet:
         platform.send_invite(CHANNEL, platform.offer(5_000), call_id="n", branch="z9hG4bKcancelme")
