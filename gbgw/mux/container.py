@@ -156,7 +156,10 @@ def _open(
         stream: Any = container.add_stream_from_template(_template(track.codec).streams[0], opaque=True)
         context = stream.codec_context
         if track.is_video:
-            context.extradata = b"".join(START_CODE + nal for nal in track.parameter_sets)
+            if track.codec is H265 and name != "mpegts":
+                context.extradata = fragment.hvcc_record(track.parameter_sets)
+            else:
+                context.extradata = b"".join(START_CODE + nal for nal in track.parameter_sets)
             context.width, context.height = track.width, track.height
             if name == "mp4" and track.codec is H265:
                 context.codec_tag = "hvc1"
@@ -170,10 +173,8 @@ def _open(
     return container, streams
 
 
-def _packet(unit: AccessUnit, stream: Any, pts: int, dts: int) -> Any:
-    packet: Any = av.Packet(
-        cast(bytes, unit)
-    )  # any object with the buffer protocol will do, says the code; its stub says bytes
+def _packet(unit: AccessUnit, data: AccessUnit | bytes, stream: Any, pts: int, dts: int) -> Any:
+    packet: Any = av.Packet(cast(bytes, data))  # any buffer will do, although the stub says bytes
     packet.stream = stream
     packet.time_base = TIME_BASE
     packet.pts, packet.dts = pts, dts
@@ -216,7 +217,12 @@ class FlvWriter:
             data = flv.g711(track.codec, ticks.rescale(dts, 1_000), bytes(unit))
         else:
             container, stream, memory = held
-            container.mux_one(_packet(unit, stream, pts, dts))
+            sample: AccessUnit | bytes = unit
+            if track.codec is H265:  # as its extradata says
+                sample = fragment.length_prefixed(unit, track.codec)
+            if not len(sample):
+                return ()
+            container.mux_one(_packet(unit, sample, stream, pts, dts))
             data = self._tags(memory.take(), track)
         starts_gop = unit.is_keyframe and (track.is_video or not self._has_video)
         return (Piece(data, starts_gop, dts, track.track_id),)
@@ -293,7 +299,7 @@ class TsWriter:
         if unit.is_keyframe and track.track_id == self._main:
             self._keyframes.append(dts)
         self._dts = max(self._dts, dts)
-        self._container.mux_one(_packet(unit, self._streams[track.track_id], pts, dts))
+        self._container.mux_one(_packet(unit, unit, self._streams[track.track_id], pts, dts))
         return self._pieces()
 
     def close(self) -> Sequence[Piece]:

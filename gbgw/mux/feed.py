@@ -146,9 +146,7 @@ class Feed:
     # Sink
 
     def on_tracks(self, tracks: tuple[Track, ...], generation: int) -> None:
-        held = self._writer.close() if self._writer is not None else ()
-        self._writer = None
-        self._publish(held, 0.0)
+        self._publish(self._close_writer(), 0.0)
         self._generation = generation
         self._drop_gop()
         self.tracks = self.format.carried(tracks)
@@ -163,7 +161,19 @@ class Feed:
             )
             return
         is_change = self._init is not None
-        self._writer = open_writer(self.format, self.tracks, generation)
+        try:
+            self._writer = open_writer(self.format, self.tracks, generation)
+        except RefusedError as error:
+            self._tally.add("feed.mux_refused", detail=str(error))
+            self._finish(
+                MediaError(
+                    f"The stream's parameters make no valid {self.format.name}: {error}",
+                    code="parameters_unusable",
+                    remedy="Look at the camera's encoder settings; the stream is damaged or unusual.",
+                    stream=self.stream.key,
+                )
+            )
+            return
         self._init = Chunk(self._writer.init, is_init=True, generation=generation)
         if is_change:
             self._change(Chunk(self._writer.splice(self._last_dts), is_init=True, generation=generation))
@@ -193,8 +203,7 @@ class Feed:
         self._publish(pieces, unit.arrived)
 
     def on_end(self, cause: GatewayError | None) -> None:
-        if self._writer is not None:
-            self._publish(self._writer.close(), 0.0)
+        self._publish(self._close_writer(), 0.0)
         self._finish(cause)
 
     # Inside
@@ -214,15 +223,23 @@ class Feed:
         subscription, self._subscription = self._subscription, None
         if subscription is not None:
             subscription.detach()
-        if self._writer is not None:
-            self._writer.close()
-        self._writer = None
+        self._close_writer()
         self._init = None
         self._origin = None
         self._last_dts = 0
         self._drop_gop()
         if self._on_state is not None:
             self._on_state(self, False)
+
+    def _close_writer(self) -> Sequence[Piece]:
+        writer, self._writer = self._writer, None
+        if writer is None:
+            return ()
+        try:
+            return writer.close()
+        except RefusedError as error:
+            self._tally.add("feed.mux_refused", detail=str(error))
+            return ()
 
     def _publish(self, pieces: Sequence[Piece], arrived: float) -> None:
         for piece in pieces:
@@ -315,7 +332,6 @@ class Feed:
         self._ended = True
         self._cause = cause
         attachments, self._attachments = self._attachments, ()
-        self._writer = None
         self._stop()
         for attachment in attachments:
             if attachment.attached:

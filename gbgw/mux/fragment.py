@@ -52,6 +52,72 @@ def length_prefixed(unit: AccessUnit, codec: Codec) -> bytes:
     return b"".join(parts)
 
 
+def hvcc_record(parameter_sets: Sequence[bytes]) -> bytes:
+    """Return the HEVCDecoderConfigurationRecord of these NAL units (ISO/IEC 14496-15 section 8.3.3.1).
+
+    Made here and not by FFmpeg, whose parser of a damaged SPS was seen to loop for minutes.
+    """
+    kinds = (params.H265_VPS, params.H265_SPS, params.H265_PPS)
+    arrays = [
+        (kind, [nal for nal in parameter_sets if params.h265_type(nal) == kind and len(nal) < 1 << 16])
+        for kind in kinds
+    ]
+    sps = next(iter(arrays[1][1]), b"")
+    rbsp = params.unescape(sps)
+    profile_tier_level = rbsp[3:15].ljust(12, b"\0")  # general_profile_space to general_level_idc
+    sub_layers = (rbsp[2] >> 1 & 7) + 1 if len(rbsp) > 2 else 1
+    is_nested = rbsp[2] & 1 if len(rbsp) > 2 else 1
+    chroma, luma_depth, chroma_depth = _sample_format(rbsp, sub_layers)
+    head = struct.pack(
+        ">B12sHBBBBHB",
+        *(1, profile_tier_level, 0xF000, 0xFC, 0xFC | chroma, 0xF8 | luma_depth, 0xF8 | chroma_depth, 0),
+        sub_layers << 3 | is_nested << 2 | 3,  # 4-byte lengths
+    )
+    filled = [(kind, nals) for kind, nals in arrays if nals]
+    body = b"".join(
+        bytes((0x80 | kind,))
+        + len(nals).to_bytes(2, "big")
+        + b"".join(len(nal).to_bytes(2, "big") + nal for nal in nals)
+        for kind, nals in filled
+    )
+    return head + bytes((len(filled),)) + body
+
+
+def _sample_format(rbsp: bytes, sub_layers: int) -> tuple[int, int, int]:
+    """Return chroma_format_idc and both bit depths less 8 of an H.265 SPS; 4:2:0 in 8 bits where it is damaged."""
+    bits = f"{int.from_bytes(rbsp, 'big'):0{len(rbsp) * 8}b}"
+    at = 15 * 8
+    if sub_layers > 1:
+        flags = bits[at : at + 16]
+        at += 16
+        for layer in range(sub_layers - 1):
+            at += 88 * (flags[2 * layer : 2 * layer + 1] == "1") + 8 * (flags[2 * layer + 1 : 2 * layer + 2] == "1")
+
+    def ue() -> int:
+        nonlocal at
+        one = bits.find("1", at, at + 32)
+        if one < 0:
+            at = len(bits)
+            return 0
+        end = 2 * one - at + 1
+        value = int(bits[one:end], 2) - 1
+        at = end
+        return value
+
+    ue()
+    chroma = ue()
+    if chroma == 3:
+        at += 1
+    ue(), ue()
+    at += 1
+    if bits[at - 1 : at] == "1":
+        ue(), ue(), ue(), ue()
+    luma_depth, chroma_depth = ue(), ue()
+    if chroma > 3 or luma_depth > 7 or chroma_depth > 7 or at > len(bits):
+        return 1, 0, 0
+    return chroma, luma_depth, chroma_depth
+
+
 class FragmentWriter:
     """The fragments of one track.
 
@@ -78,7 +144,7 @@ class FragmentWriter:
         """
         sample = length_prefixed(unit, self._codec) if self._codec is not AAC else bytes(unit)
         decode = ticks.rescale(dts, self.timescale)
-        offset = ticks.rescale(pts, self.timescale) - decode
+        offset = min(max(ticks.rescale(pts, self.timescale) - decode, -(1 << 31)), (1 << 31) - 1)
         if self._codec is not AAC:
             if self._last_dts is not None and 0 < decode - self._last_dts <= ticks.rescale(
                 LONGEST_TICKS, self.timescale
