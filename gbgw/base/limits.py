@@ -54,6 +54,7 @@ SIP_DATAGRAM_BYTES: Final = 65_507  # what one UDP packet of IPv4 carries
 SIP_HEADER_BYTES: Final = 64 << 10
 SIP_BODY_BYTES: Final = 16 << 20  # catalogs of 10,000 channels over TCP
 SIP_STREAM_BYTES: Final = 20 << 20  # pending bytes of one TCP connection
+SIP_PENDING_BYTES: Final = 256 << 20  # unfinished messages of all connections: twelve of the largest at once
 SIP_HEADERS: Final = 256  # lines in one message
 SIP_INBOX: Final = 4_096  # parsed messages that wait for the user agent
 SIP_CONNECTIONS: Final = 20_000  # TCP connections at once: one per device

@@ -17,6 +17,7 @@ async def pump(camera: Camera) -> None:
         camera.push(1)
 
 
+@pytest.mark.asyncio(loop_factories=["uvloop"])
 @pytest.mark.parametrize(
     "tail",
     [f"{KEY}.flv", f"{KEY}.mp4", f"{KEY}.ts", f"{KEY}/index.m3u8", f"{KEY}/index.m3u8?container=ts"],
