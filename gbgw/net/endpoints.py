@@ -28,6 +28,7 @@ class Owner(Protocol):
     """What endpoints need of their stack."""
 
     tally: Tally
+    pending_bytes: int  # of unfinished messages on all connections
 
     def received(self, message: Message, flow: Flow) -> None: ...
     def opened(self, connection: "Connection") -> bool: ...
@@ -198,6 +199,7 @@ class Connection(asyncio.Protocol):
         self.heard_at = _now()
         self.pending_since: float | None = None
         self.accepted = False
+        self._pending = 0
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -213,6 +215,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        self._count_pending(0)
         if not self.gone.done():
             self.gone.set_result(None)
         if self.accepted:
@@ -229,7 +232,11 @@ class Connection(asyncio.Protocol):
                 self.send(_PONG)
             else:
                 self._owner.received(item, self.flow)
-        if not self._parser.pending_bytes:
+        self._count_pending(self._parser.pending_bytes)
+        if self._owner.pending_bytes > limits.SIP_PENDING_BYTES and self._transport is not None:
+            self._owner.tally.add("sip.pending_full", detail=str(self.flow), now=self.heard_at)
+            self._transport.abort()
+        if not self._pending:
             self.pending_since = None
         elif self.pending_since is None:
             self.pending_since = self.heard_at
@@ -256,6 +263,10 @@ class Connection(asyncio.Protocol):
                 self._transport.abort()
             else:
                 self._transport.close()
+
+    def _count_pending(self, size: int) -> None:
+        self._owner.pending_bytes += size - self._pending
+        self._pending = size
 
     def _refuse(self, error: RefusedError) -> None:
         self._owner.tally.add("sip.malformed", detail=f"{self.flow}: {error.message}", now=_now())

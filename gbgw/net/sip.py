@@ -136,6 +136,7 @@ class SipStack:
         self._servers: list[asyncio.Server] = []
         self._connections: dict[int, Connection] = {}
         self._per_host: Counter[str] = Counter()
+        self.pending_bytes = 0  # of unfinished messages on all connections
         self._exit = AsyncExitStack()
         self._log = log.get("sip")
         self._strict = os.environ.get("GBGW_STRICT") == "1"
@@ -279,6 +280,7 @@ class SipStack:
             "dialogs": self.agent.dialogs,
             "connections": len(self._connections),
             "inbox": self._inbox.qsize(),
+            "pending_bytes": self.pending_bytes,
         }
 
     # What endpoints tell

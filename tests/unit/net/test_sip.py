@@ -271,6 +271,19 @@ async def test_a_silent_or_stuck_connection_is_closed(limit: str, monkeypatch: p
         assert platform.stack.tally["sip.connection_idle"] >= 1
 
 
+async def test_unfinished_messages_share_a_ceiling(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "SIP_PENDING_BYTES", 1_000)
+    platform = Platform()
+    async with raw(platform) as (reader, writer):
+        writer.write(b"MESSAGE sip:a@h SIP/2.0\r\nX-A: ")
+        await until(lambda: platform.stack.pending_bytes == 30)
+        writer.write(bytes(2_000))
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await asyncio.wait_for(reader.readexactly(1), 5)
+        await until(lambda: platform.stack.pending_bytes == 0)
+        assert platform.stack.tally["sip.pending_full"] == 1
+
+
 async def test_a_connection_in_use_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "SIP_MESSAGE_SECONDS", 0.05)
     monkeypatch.setattr("gbgw.net.sip._SWEEP_SECONDS", 0.01)
