@@ -129,6 +129,6 @@ class Demuxer:
         """Counters so far.
 
         ps.packs ps.maps ps.units ps.malformed ps.resync ps.skipped_bytes ps.private ps.dropped_units ps.oversize
-        ps.codec_mismatch; ps.no_map: units of streams that no map declares; ps.unsupported: units of codecs known only by
-        name; ps.other_video: PES of a second video stream_id (the first wins).
+        ps.codec_mismatch; ps.no_map: units of streams that no map declares; ps.unsupported: units of codecs known only
+        by name; ps.other_video: PES of a second video stream_id (the first wins).
         """
