@@ -97,7 +97,7 @@ def _sample_format(rbsp: bytes, sub_layers: int) -> tuple[int, int, int]:
         nonlocal at
         one = bits.find("1", at, at + 32)
         if one < 0:
-            at = len(bits)
+            at = len(bits) + 1  # beyond the end: damaged
             return 0
         end = 2 * one - at + 1
         value = int(bits[one:end], 2) - 1
@@ -113,7 +113,7 @@ def _sample_format(rbsp: bytes, sub_layers: int) -> tuple[int, int, int]:
     if bits[at - 1 : at] == "1":
         ue(), ue(), ue(), ue()
     luma_depth, chroma_depth = ue(), ue()
-    if chroma > 3 or luma_depth > 7 or chroma_depth > 7 or at > len(bits):
+    if len(rbsp) < 15 or chroma > 3 or luma_depth > 7 or chroma_depth > 7 or at > len(bits):
         return 1, 0, 0
     return chroma, luma_depth, chroma_depth
 

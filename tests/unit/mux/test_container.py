@@ -1,5 +1,11 @@
 """The writers: what leaves in which call, and the bytes a viewer gets first."""
 
+import contextlib
+import io
+import time
+from random import Random
+
+import av
 import pytest
 
 from gbgw._ps import AccessUnit
@@ -7,7 +13,8 @@ from gbgw.base.codec import AAC, H264, H265, PCMA, PCMU, Codec
 from gbgw.media.hub import Stream
 from gbgw.media.track import Track
 from gbgw.mux import flv
-from gbgw.mux.container import FORMATS, open_writer
+from gbgw.mux.container import FORMATS, RefusedError, _template, open_writer
+from gbgw.mux.fragment import hvcc_record
 from gbgw.mux.pattern import PatternSpec
 from tests.support.streams import nal_bodies, published, timed_units
 
@@ -173,3 +180,96 @@ def test_damaged_tags_end_the_walk() -> None:
     whole = flv.tag(9, 1, b"abc")
     assert list(flv.tags(whole + whole[:-1])) == [(9, 1, b"abc")]
     assert list(flv.tags(b"\x09\xff\xff\xff" + bytes(20))) == []
+
+
+# Found by mutation: FFmpeg's hvcC writer takes this SPS for one with some thousand million long-term reference
+# pictures.
+ENDLESS_SPS = bytes.fromhex("420000030090000003000003003ca00a080c1f3e5beea4c2e680800000030080000" + "00c84")
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("name", sorted(FORMATS))
+def test_a_damaged_sps_costs_no_time(name: str) -> None:
+    vps = bytes.fromhex("40010c01ffff01600000030090000003000003003cba0240")
+    track = Track(0xE0, H265, (vps, ENDLESS_SPS, b"\x44\x01\x73"), width=320, height=180)
+    started = time.perf_counter()
+    with contextlib.suppress(RefusedError):
+        open_writer(FORMATS[name], (track,)).close()
+    assert time.perf_counter() - started < 1
+
+
+def mutated(random: Random, data: bytes) -> bytes:
+    out = bytearray(data)
+    for _ in range(random.choice((0, 1, 1, 2, 5, 20))):
+        at = random.randrange(len(out)) if out else 0
+        match random.randrange(4):
+            case 0 if out:
+                out[at] = random.randrange(256)
+            case 1:
+                del out[at : at + random.randrange(1, 8)]
+            case 2:
+                out[at:at] = random.randbytes(random.randrange(1, 8))
+            case _:
+                del out[at:]
+    return bytes(out)
+
+
+@pytest.mark.parametrize("name", sorted(FORMATS))
+def test_damage_is_refused_and_nothing_else(name: str) -> None:
+    """Parameter sets, units, sizes and times as no camera should send them: the one exception is RefusedError."""
+    random = Random(28181)
+    refused = written = 0
+    for turn in range(120):
+        codec = (H264, H265)[turn % 2]
+        stream, units = material(codec, AAC)
+        sets = tuple(mutated(random, nal) for nal in stream.tracks[0].parameter_sets)
+        sizes = random.choice((320, 0, 16_384, 70_000)), random.choice((180, 0, 16_384))
+        picture = Track(0xE0, codec, sets, width=sizes[0], height=sizes[1])
+        sound = Track(0xC0, AAC, config=mutated(random, stream.tracks[1].config), sample_rate=random.choice((8_000, 1)))
+        tracks = FORMATS[name].carried((picture, sound))
+        if not tracks:
+            continue
+        try:
+            writer = open_writer(FORMATS[name], tracks)
+        except RefusedError:
+            refused += 1
+            continue
+        for unit in units[:20]:
+            track = next((track for track in tracks if track.track_id == unit.track_id), None)
+            if track is None:
+                continue
+            dts = random.choice((unit.dts, unit.dts, (1 << 33) + unit.dts, 1 << 40))
+            pts = random.choice((unit.pts, dts, dts + random.randrange(-100_000, 1 << 40)))
+            damaged = AccessUnit(mutated(random, bytes(unit)), unit.codec, pts, dts, is_keyframe=bool(turn % 3))
+            try:
+                written += len(writer.write(damaged, track, pts, dts))
+            except RefusedError:
+                refused += 1
+        with contextlib.suppress(RefusedError):
+            writer.close()
+    assert refused > 10
+    assert written > 10
+
+
+def test_the_h265_record_is_the_one_ffmpeg_makes() -> None:
+    """But for array_completeness, which FFmpeg leaves open because it keeps parameter sets in the samples."""
+    stream, _ = material(H265, None)
+    record = hvcc_record(stream.tracks[0].parameter_sets)
+    file = io.BytesIO()
+    with av.open(file, "w", format="flv") as container:
+        out = container.add_stream_from_template(_template(H265).streams[0], opaque=True)
+        out.codec_context.extradata = b"".join(b"\0\0\0\1" + nal for nal in stream.tracks[0].parameter_sets)
+        out.codec_context.width, out.codec_context.height = 320, 180
+        container.start_encoding()
+    theirs = file.getvalue().split(b"\x90hvc1", 1)[1][: len(record)]
+    assert (
+        record.replace(b"\xa0\0\1", b"\x20\0\1").replace(b"\xa1\0\1", b"\x21\0\1").replace(b"\xa2\0\1", b"\x22\0\1")
+        == theirs
+    )
+
+
+def test_a_damaged_h265_record_keeps_to_the_common_sample_format() -> None:
+    for sps in (b"", b"\x42", b"\x42\x01", b"\x42\x01" + b"\0" * 40):
+        record = hvcc_record((b"\x40\x01\x0c", sps, b"\x44\x01\x73"))
+        assert record[0] == 1
+        assert record[16:19] == b"\xfd\xf8\xf8"

@@ -8,6 +8,7 @@ from gbgw.base.codec import AAC, H264, PCMA
 from gbgw.base.errors import GatewayError, MediaError, RequestError
 from gbgw.base.tally import Tally
 from gbgw.media.hub import Stream
+from gbgw.mux.container import RefusedError
 from gbgw.mux.feed import Chunk, Feeds
 from gbgw.mux.pattern import PatternSpec
 from tests.support.streams import Viewer, feed, published, read_back, timed_units
@@ -269,3 +270,17 @@ def test_an_unknown_format_is_refused() -> None:
     with pytest.raises(RequestError) as caught:
         Feeds().get(Stream("x"), "avi")
     assert (caught.value.status, caught.value.code) == (404, "format_unknown")
+
+
+def test_parameters_that_ffmpeg_refuses_end_the_feed_with_a_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise RefusedError(22, "Invalid argument")
+
+    monkeypatch.setattr("gbgw.mux.feed.open_writer", refuse)
+    stream = published(timed_units(PICTURES), until=UNTIL)
+    viewer = Viewer()
+    one = Feeds().get(stream, "flv")
+    one.attach(viewer)
+    assert [cause.code for cause in viewer.ends if cause] == ["parameters_unusable"]
+    assert not one.running
+    assert stream.subscriptions == 0
