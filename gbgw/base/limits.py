@@ -7,6 +7,7 @@ ACCESS_UNIT_BYTES: Final = 8 << 20  # a whole second of a 64 Mbit/s stream; one 
 REORDER_PACKETS: Final = 512  # half a second of a 10 Mbit/s stream
 REORDER_SECONDS: Final = 0.2  # GB/T 28181 allows 50 ms of jitter; four times that still feels live
 REORDER_BYTES: Final = 4 << 20  # held behind a hole: three seconds of a 10 Mbit/s stream
+RTP_FRAME_BYTES: Final = 65_535  # RFC 4571 length field; Dahua was seen with 32,810
 FRAMER_BYTES: Final = 256 << 10  # four frames of the largest size: enough to confirm a resynchronisation
 PSM_BYTES: Final = 1_018  # H.222.0 (2021) section 2.5.4
 SYSTEM_HEADER_BYTES: Final = 1_024  # 18 bytes are usual; longer means damage
