@@ -1,6 +1,6 @@
 """Dialogs: what both ends of a call agree on (RFC 3261 section 12), with the forgiveness of reference section 2.7."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from gbgw.base.errors import SipError
 from gbgw.sip.flow import Flow
@@ -31,7 +31,6 @@ class Dialog:
     invite_cseq: int = 0
     ack: bytes = b""
     ending: bool = False
-    own_headers: tuple[tuple[str, str], ...] = field(default=())
 
     @classmethod
     def called(cls, handle: int, request: Request, response: Response, flow: Flow) -> "Dialog":

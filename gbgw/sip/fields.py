@@ -1,8 +1,7 @@
 """Structured header fields: URI, name-addr, Via and their parameters (RFC 3261 sections 19, 20.10, 20.42 and 25).
 
 Reading is tolerant (any case, no angle brackets, blanks everywhere, broken quotes); the text that came is kept where it
-must be repeated exactly.
-What cannot be read at all raises SipError.
+must be repeated exactly. What cannot be read at all raises SipError.
 """
 
 import re

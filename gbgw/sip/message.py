@@ -1,8 +1,7 @@
 """Requests and responses as values (RFC 3261 sections 7, 8.1.1 and 8.2.6).
 
 A message is immutable; header text is `str` whose characters are the bytes received (latin-1), so that nothing is lost
-on the way through.
-Header access is by name in any case or in compact form. Reading and writing bytes is `sip/parse.py`.
+on the way through. Header access is by name in any case or in compact form. Bytes are the work of `sip/parse.py`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,46 +15,35 @@ __all__ = ["REASONS", "HeaderSource", "Headers", "Message", "NameAddr", "Params"
 
 _COMPACT: Final = {
     "a": "accept-contact", "b": "referred-by", "c": "content-type", "d": "request-disposition",
-    "e": "content-encoding", "f": "from",
-    "i": "call-id", "j": "reject-contact", "k": "supported", "l": "content-length", "m": "contact",
-    "n": "identity-info", "o": "event",
-    "r": "refer-to", "s": "subject", "t": "to", "u": "allow-events", "v": "via", "x": "session-expires",
-    "y": "identity",
+    "e": "content-encoding", "f": "from", "i": "call-id", "j": "reject-contact", "k": "supported",
+    "l": "content-length", "m": "contact", "n": "identity-info", "o": "event", "r": "refer-to", "s": "subject",
+    "t": "to", "u": "allow-events", "v": "via", "x": "session-expires", "y": "identity",
     "expire": "expires",  # written so in annexes of GB/T 28181-2016
 }  # fmt: skip
 _CANONICAL: Final = {
     name.lower(): name
     for name in (
         "Accept", "Accept-Contact", "Accept-Encoding", "Accept-Language", "Alert-Info", "Allow", "Allow-Events",
-        "Authentication-Info",
-        "Authorization", "Call-ID", "Call-Info", "Contact", "Content-Disposition", "Content-Encoding",
-        "Content-Language",
-        "Content-Length", "Content-Type", "CSeq", "Date", "Error-Info", "Event", "Expires", "From", "Identity",
-        "Identity-Info",
-        "In-Reply-To", "Max-Forwards", "MIME-Version", "Min-Expires", "Monitor-User-Identity", "Note", "Organization",
-        "Priority",
-        "Proxy-Authenticate", "Proxy-Authorization", "Proxy-Require", "Record-Route", "Refer-To", "Referred-By",
-        "Reject-Contact",
+        "Authentication-Info", "Authorization", "Call-ID", "Call-Info", "Contact", "Content-Disposition",
+        "Content-Encoding", "Content-Language", "Content-Length", "Content-Type", "CSeq", "Date", "Error-Info",
+        "Event", "Expires", "From", "Identity", "Identity-Info", "In-Reply-To", "Max-Forwards", "MIME-Version",
+        "Min-Expires", "Monitor-User-Identity", "Note", "Organization", "Priority", "Proxy-Authenticate",
+        "Proxy-Authorization", "Proxy-Require", "Record-Route", "Refer-To", "Referred-By", "Reject-Contact",
         "Reply-To", "Request-Disposition", "Require", "Retry-After", "Route", "Server", "Session-Expires", "Subject",
         "Subscription-State", "Supported", "Timestamp", "To", "Unsupported", "User-Agent", "Via", "Warning",
-        "WWW-Authenticate",
-        "X-GB-Ver", "X-PreferredPath", "X-RoutePath",
+        "WWW-Authenticate", "X-GB-Ver", "X-PreferredPath", "X-RoutePath",
     )
 }  # fmt: skip
 
 REASONS: Final = {
     100: "Trying", 180: "Ringing", 181: "Call Is Being Forwarded", 182: "Queued", 183: "Session Progress", 200: "OK",
-    202: "Accepted",
-    301: "Moved Permanently", 302: "Moved Temporarily", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden",
-    404: "Not Found",
-    405: "Method Not Allowed", 406: "Not Acceptable", 407: "Proxy Authentication Required", 408: "Request Timeout",
-    410: "Gone",
-    413: "Request Entity Too Large", 415: "Unsupported Media Type", 416: "Unsupported URI Scheme", 420: "Bad Extension",
-    423: "Interval Too Brief", 480: "Temporarily Unavailable", 481: "Call/Transaction Does Not Exist",
-    482: "Loop Detected",
-    483: "Too Many Hops", 486: "Busy Here", 487: "Request Terminated", 488: "Not Acceptable Here", 489: "Bad Event",
-    491: "Request Pending", 500: "Server Internal Error", 501: "Not Implemented", 503: "Service Unavailable",
-    504: "Server Time-out",
+    202: "Accepted", 301: "Moved Permanently", 302: "Moved Temporarily", 400: "Bad Request", 401: "Unauthorized",
+    403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed", 406: "Not Acceptable",
+    407: "Proxy Authentication Required", 408: "Request Timeout", 410: "Gone", 413: "Request Entity Too Large",
+    415: "Unsupported Media Type", 416: "Unsupported URI Scheme", 420: "Bad Extension", 423: "Interval Too Brief",
+    480: "Temporarily Unavailable", 481: "Call/Transaction Does Not Exist", 482: "Loop Detected", 483: "Too Many Hops",
+    486: "Busy Here", 487: "Request Terminated", 488: "Not Acceptable Here", 489: "Bad Event", 491: "Request Pending",
+    500: "Server Internal Error", 501: "Not Implemented", 503: "Service Unavailable", 504: "Server Time-out",
     505: "Version Not Supported", 513: "Message Too Large", 600: "Busy Everywhere", 603: "Decline",
     606: "Not Acceptable",
 }  # fmt: skip

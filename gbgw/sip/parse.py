@@ -1,8 +1,7 @@
 """Bytes to messages and back (RFC 3261 sections 7, 18.3 and 25; RFC 5626 section 3.5.1 for the ping).
 
 The reader is tolerant: any case, compact names, folding, LF alone, padded numbers, blanks around ":". The writer is
-strict.
-What cannot be used raises RefusedError, a SipError that knows the answer to send where one is due.
+strict. What cannot be used raises RefusedError, a SipError that knows the answer to send where one is due.
 """
 
 import re
