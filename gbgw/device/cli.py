@@ -57,7 +57,7 @@ def _first(group: BaseExceptionGroup[GatewayError]) -> GatewayError:
 )
 @click.option(
     "--catalog-items",
-    default=4,
+    default=2,
     show_default=True,
     type=click.IntRange(1, 1_000),
     help="Channels in one catalog message.",

@@ -30,7 +30,7 @@ class DeviceOptions:
     transport: Literal["udp", "tcp"] = "udp"
     name: str = "Camera"
     channels: int = 1
-    items_per_message: int = 4
+    items_per_message: int = 2  # keeps a MESSAGE below 1300 bytes (RFC 3261 section 18.1.1)
     edition: Edition | None = "3.0"
     expires_seconds: int = 3_600
     keepalive_seconds: float = 60.0
