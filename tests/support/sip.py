@@ -92,9 +92,17 @@ def message(body: bytes = b"<Query/>") -> Request:
 
 
 def from_peer(
-    method: str, *, branch: str = "z9hG4bKpeer1", cseq: int = 1, call_id: str = "c1@peer", to_tag: str = "", from_tag: str = "d1",
-    headers: Iterable[tuple[str, str]] = (), cseq_method: str = "", via: str = "",
-) -> Request:  # fmt: skip
+    method: str,
+    *,
+    branch: str = "z9hG4bKpeer1",
+    cseq: int = 1,
+    call_id: str = "c1@peer",
+    to_tag: str = "",
+    from_tag: str = "d1",
+    headers: Iterable[tuple[str, str]] = (),
+    cseq_method: str = "",
+    via: str = "",
+) -> Request:
     """A request as a device writes it."""
     made = [
         ("Via", via or f"SIP/2.0/UDP 10.0.0.5:5062;rport;branch={branch}"),
