@@ -1,7 +1,7 @@
 """Endless answers: HTTP-FLV, HTTP-TS and HTTP-fMP4, and the same over WebSocket on the same URLs.
 
 Everything goes out through serve/fanout.py; the handlers here open the stream, send the headers once it is playable,
-and wait for the end. `?hevc=enhanced|legacy` (FLV), `?audio=aac|native`, `?video=h264`.
+and wait for the end. `?hevc=enhanced|legacy` (FLV), `?audio=aac|native`, `?video=h264`, `?viewer=ID`.
 """
 
 import asyncio
@@ -54,7 +54,7 @@ async def watch(
     serving: Serving, request: web.Request, key: str, protocol: str, wish: Wish
 ) -> AsyncIterator[tuple[Viewer, Viewing]]:
     """Hold a viewer's row and its right to the stream. Raises GatewayError when the stream cannot be played."""
-    viewer = serving.viewers.add(key, protocol, serving.remote(request))
+    viewer = serving.viewers.add(key, protocol, serving.remote(request), wanted=request.query.get("viewer", ""))
     request[VIEWER] = viewer
     try:
         viewing = await serving.source.open(

@@ -199,11 +199,11 @@ class HlsOutputs:
         if self._outputs.get(output.id) is output:
             del self._outputs[output.id]
 
-    def begin(self, output: HlsOutput, remote: str) -> HlsSession:
+    def begin(self, output: HlsOutput, remote: str, *, wanted: str = "") -> HlsSession:
         """A new viewer of an output that is playable. Raises LimitError."""
         if output.error is not None:
             raise output.error
-        viewer = self._serving.viewers.add(output.key, "hls", remote)
+        viewer = self._serving.viewers.add(output.key, "hls", remote, wanted=wanted)
         session = HlsSession(output, viewer, asyncio.get_running_loop().time())
         self._sessions[session.id] = session
         output.sessions[session.id] = session
@@ -252,7 +252,7 @@ async def index(request: web.Request) -> web.StreamResponse:
         raise LocalError("The output is not open.", code="internal", stream=key)
     if request.method == "HEAD":
         return _playlist("")
-    session = serving.hls.begin(output, serving.remote(request))
+    session = serving.hls.begin(output, serving.remote(request), wanted=request.query.get("viewer", ""))
     text = output.segmenter.multivariant_playlist(
         feed.tracks, f"media.m3u8?session={session.id}", frame_rate=feed.stream.frame_rate
     )

@@ -1,13 +1,17 @@
 """Who watches what: one row per viewer of any protocol, for the API, the metrics and the console's own player."""
 
+import re
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Final
 
 from gbgw.base import limits
 from gbgw.base.errors import LimitError
+
+_WANTED: Final = re.compile(r"[0-9A-Za-z-]{16,64}")  # long enough not to meet another's by chance
 
 
 def _no_queue() -> int:
@@ -40,8 +44,12 @@ class Viewers:
     def __len__(self) -> int:
         return len(self._viewers)
 
-    def add(self, key: str, protocol: str, remote: str) -> Viewer:
-        """Raises LimitError at limits.VIEWERS."""
+    def add(self, key: str, protocol: str, remote: str, *, wanted: str = "") -> Viewer:
+        """A new row. Raises LimitError at limits.VIEWERS.
+
+        wanted: id the player chose; taken when it is fit and free. A page cannot read the headers of a WebSocket's
+        answer, so this is how it finds its own row.
+        """
         if len(self._viewers) >= limits.VIEWERS:
             raise LimitError(
                 f"{limits.VIEWERS} viewers are connected; no more are taken.",
@@ -49,7 +57,8 @@ class Viewers:
                 remedy="Close other players, or spread viewers over more gateways.",
                 stream=key,
             )
-        viewer = Viewer(secrets.token_hex(8), key, protocol, remote, datetime.now(UTC))
+        is_fit = _WANTED.fullmatch(wanted) is not None and wanted not in self._viewers
+        viewer = Viewer(wanted if is_fit else secrets.token_hex(8), key, protocol, remote, datetime.now(UTC))
         self._viewers[viewer.id] = viewer
         return viewer
 

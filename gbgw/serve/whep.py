@@ -66,7 +66,7 @@ async def play(request: web.Request) -> web.StreamResponse:
             remedy="POST the offer as application/sdp.",
             stream=key,
         )
-    viewer = serving.viewers.add(key, "webrtc", serving.remote(request))
+    viewer = serving.viewers.add(key, "webrtc", serving.remote(request), wanted=request.query.get("viewer", ""))
     handed_over = False
     try:
         viewing = await serving.source.open(

@@ -243,3 +243,15 @@ async def test_stopping_the_server_ends_its_viewers_at_once() -> None:
     assert loop.time() - began < 2.0
     assert it.source.watching == 0
     response.close()
+
+
+async def test_a_player_may_choose_the_id_of_its_row() -> None:
+    async with world() as it:
+        wanted = "0123456789abcdef-player"
+        async with it.client.ws_connect(f"{it.url}/live/{KEY}.flv?viewer={wanted}") as websocket:
+            await websocket.receive_bytes()
+            own = await it.json("GET", f"/api/v1/streams/{KEY}/viewers/{wanted}")
+            assert (own["protocol"], own["key"]) == ("ws-flv", KEY)
+            for taken_or_unfit in (wanted, "short", "x" * 65, "0123456789abcdef/.."):
+                async with it.client.get(f"{it.url}/live/{KEY}.flv", params={"viewer": taken_or_unfit}) as response:
+                    assert response.headers["X-Gbgw-Viewer"] != taken_or_unfit
