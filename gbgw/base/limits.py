@@ -46,6 +46,7 @@ TRANSCODE_FRAME_BYTES: Final = 16 << 20  # one message to or from a child: a uni
 TRANSCODE_PENDING_BYTES: Final = (
     4 << 20
 )  # towards one child before it skips to a key frame: a second of a 32 Mbit/s stream
+TRANSCODE_STUCK_SECONDS: Final = 10.0  # a child that takes nothing for so long is killed; the slowest picture takes one
 TRANSCODE_EARLY_PIECES: Final = 256  # of sound, kept while the child starts: ten seconds of 40 ms each
 TRANSCODE_AUDIO_STREAMS: Final = 1_024  # in one child: 2.4 ms of CPU a stream-second fills a core with some 400
 TRANSCODE_STDERR_LINE: Final = 4_096  # of a child's complaint that is kept

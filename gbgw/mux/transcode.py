@@ -191,6 +191,9 @@ class _Child:
         self._on_message = on_message
         self._tally = tally
         self._process: asyncio.subprocess.Process | None = None
+        self._written = 0
+        self._taken = 0
+        self._taken_at = 0.0
 
     @property
     def pid(self) -> int | None:
@@ -210,7 +213,22 @@ class _Child:
         if self.pending_bytes + len(data) > limits.TRANSCODE_PENDING_BYTES + limits.ACCESS_UNIT_BYTES:
             return False
         process.stdin.write(data)
+        self._written += len(data)
         return True
+
+    def watch(self, now: float) -> None:
+        """Kill a child that has work and has not taken a byte of it for limits.TRANSCODE_STUCK_SECONDS; call it now and
+        then.
+        """
+        process = self._process
+        taken = self._written - self.pending_bytes
+        if process is None or taken != self._taken or taken == self._written:
+            self._taken = taken
+            self._taken_at = now
+        elif now - self._taken_at > limits.TRANSCODE_STUCK_SECONDS and process.returncode is None:
+            self._taken_at = now
+            self._tally.add("transcode.stuck", now=now)
+            process.kill()
 
     async def run(self, on_start: Callable[[], None]) -> int:
         """Start the child, call on_start, read until it ends; return its exit status. Cancelled, it kills the child at
@@ -386,6 +404,10 @@ class _AudioChild:
     def send(self, data: bytes) -> bool:
         return self._child is not None and self._child.send(data)
 
+    def watch(self) -> None:
+        if self._child is not None:
+            self._child.watch(asyncio.get_running_loop().time())
+
     async def supervise(self) -> None:
         """Keep a child running until cancelled."""
         clock = asyncio.get_running_loop().time
@@ -460,6 +482,7 @@ class _AacBridge(_Bridge):
                 self._announced = True
                 self._publish(unit.pts - 2 * AAC_FRAME_TICKS, AAC_SILENCE)
             data = message(UNIT, self._number, unit.pts, unit.pts, bytes(unit))
+            self._child.watch()
             if self._child.pid is None:
                 self._early.append(data)
             elif not self._child.send(data):
@@ -575,6 +598,7 @@ class _VideoBridge(_Bridge):
     def _send(self, unit: AccessUnit, track: Track) -> None:
         if unit.pts is None or unit.dts is None:
             return
+        self._child.watch(asyncio.get_running_loop().time())
         if self._skipping and not (
             unit.is_keyframe and self._child.pending_bytes < limits.TRANSCODE_PENDING_BYTES // 2
         ):

@@ -371,3 +371,27 @@ async def test_a_child_that_does_not_read_costs_pictures_not_memory(monkeypatch:
         os.kill(pid, signal.SIGCONT)
         await derived.close()
         await until(lambda: gone(pid))
+
+
+@pytest.mark.parametrize("kind", ["aac", "h264"])
+async def test_a_child_that_takes_nothing_is_killed(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    units = timed_units(HEVC)
+    source = live(units[:2])
+    tally = Tally()
+    monkeypatch.setattr(limits, "TRANSCODE_STUCK_SECONDS", 0.2)
+    async with Transcoders(video_limit=1, tally=tally) as transcoders:
+        derived = await (transcoders.aac(source) if kind == "aac" else transcoders.h264(source))
+        await until(lambda: transcoders.audio_pid or transcoders.video_pids)
+        pid = transcoders.audio_pid or transcoders.video_pids[0]
+        os.kill(pid, signal.SIGSTOP)
+        turn = 0
+        async with asyncio.timeout(10):
+            while not gone(pid):
+                turn += 1
+                push(
+                    source, [u.with_times((u.pts or 0) + turn * 360_000, (u.dts or 0) + turn * 360_000) for u in units]
+                )
+                await asyncio.sleep(0.02)
+        assert tally["transcode.stuck"] == 1
+        assert derived.stream.ended == (kind == "h264")
+        await derived.close()
