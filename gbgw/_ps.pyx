@@ -986,7 +986,7 @@ cdef class Demuxer:
         cdef Py_ssize_t ahead = header + (7 if payload < 0 else min(payload, 7))
         cdef int zeros = 2, stream_id, picture = 0
         cdef Py_ssize_t border
-        cdef bint starts, fresh, ahead_of_picture
+        cdef bint starts, fresh, ahead_of_picture, before_border = False
         if not self.view(ahead, &c):
             return False
         stream_id = peek(&c, 3)
@@ -1031,11 +1031,13 @@ cdef class Demuxer:
                         c = live(&self.unit)
                         border = c.end - 1 if zeros == 2 and c.end > 1 and peek(&c, c.end - 1) == 0 else c.end
                         self.marked_at = min(self.marked_at, border)
+                        before_border = border < c.end and self.unaligned  # its first byte came with the PES before
                         self.close_unit(border)
                         if border == c.end:
                             self.open_unit(times)
-                        self.times = times
-                    self.pending = no_times()
+                        if not before_border:
+                            self.times = times
+                    self.pending = times if before_border else no_times()
                     self.pending_before = no_times()
             else:
                 self.pending_before = self.pending

@@ -688,6 +688,7 @@ class Demuxer:
             assert unit is not None
             ahead = self._judge() in (H264, H265) and unit.nals and all(head[0] < 0x80 for _, head in unit.nals)
             ahead = ahead and not unit.damaged and not self._has_vcl()
+            early = False  # the first byte came with the PES before
             if self._unaligned and (ahead or picture is False):
                 self._pending_before, self._pending = self._pending, times
             else:
@@ -698,13 +699,16 @@ class Demuxer:
                     if unit.marked is not None:
                         unit.marked = min(unit.marked, border)
                     whole = border == len(unit.data)
+                    early = not whole and self._unaligned
                     self._close(border)
                     if whole:
                         self._unit = Unit(times)
                     unit = self._unit
                     assert unit is not None
-                unit.times = times
-                self._pending = self._pending_before = NONE
+                if not early:
+                    unit.times = times
+                self._pending = times if early else NONE
+                self._pending_before = NONE
         else:
             self._pending_before, self._pending = self._pending, times if fresh else NONE
             self._unaligned = self._unaligned or fresh

@@ -364,6 +364,25 @@ def test_access_units_that_ignore_pes_borders(make: Make, cut: int) -> None:
     assert [unit.pts for unit in units] == [timed.get(n) for n in range(len(pictures))]
 
 
+@pytest.mark.parametrize("size", range(90, 130))
+def test_access_units_are_whole_wherever_the_pes_border_falls(make: Make, size: int) -> None:
+    """The border cuts start codes, delimiters and slice headers at every place."""
+    pictures = [b"\0\0\0\1\x09\xf0" + build.idr264(200, 7)]
+    pictures += [b"\0\0\0\1\x09\xf0" + build.p264(length, length) for length in range(60, 110)]
+    stream = b"".join(pictures)
+    starts = [sum(map(len, pictures[:n])) for n in range(len(pictures))]
+    data = b""
+    timed = {}
+    for at in range(0, len(stream), size):
+        begun = [n for n, start in enumerate(starts) if at <= start < at + size]
+        if begun:
+            timed[begun[0]] = begun[0] * 3_600
+        data += build.pack(at) + build.pes(stream[at : at + size], pts=begun[0] * 3_600 if begun else None)
+    units, _ = run(make, data, 11)
+    assert [bytes(unit) for unit in units] == pictures
+    assert [unit.pts for unit in units] == [timed.get(n) for n in range(len(pictures))]
+
+
 def test_pictures_without_any_time_stamp(make: Make) -> None:
     pictures = [build.idr264(), *(build.p264(40, n) for n in range(5))]
     units, _ = run(make, b"".join(build.pack() + build.pes(picture) for picture in pictures))
