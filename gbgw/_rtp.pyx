@@ -28,6 +28,7 @@ cdef enum:
     MAX_WINDOW = 16384  # a quarter of the sequence space: unwrapping stays unambiguous
     INTERLEAVED = 0x24  # "$", RFC 2326 section 10.12
     FRAMER_MINIMUM = 2 * 65536  # two frames of the largest size, so that moving the rest to the front stays linear
+    FRAMER_DOUBT = 4096  # bytes of a candidate of an unknown source that are waited for: longer than any packet but rare ones
 
 cdef enum Mode:
     LATCH
@@ -600,20 +601,28 @@ cdef Verdict follows(
 cdef Verdict settle(
     const uint8_t* base, Py_ssize_t end, Py_ssize_t at, bint synced, bint known, uint32_t ssrc, Frame* f
 ) noexcept nogil:
-    """Does a frame begin at `at`? In step one good sign is enough; out of step the next frame must confirm it."""
+    """Does a frame begin at `at`? The known SSRC is proof, and in step a pack header too; else the next frame must confirm it.
+
+    A long candidate of an unknown source is not waited for unless it begins a pack: garbage that looks like a length of
+    60 KB would hold the camera's own frames back for seconds. The rule looks at the candidate only, not at what has come.
+    """
     cdef Cursor c = cursor(base, end)
-    cdef Verdict verdict
+    cdef Verdict verdict, pack
     cdef Py_ssize_t prefix = 2
     while True:
         verdict = look(base, end, at, prefix, f)
-        if verdict == YES and synced:
-            if known and f.ssrc == ssrc:
-                return YES
-            verdict = NO if f.rtcp else starts_pack(base, end, at, f)
-            if verdict == NO:
-                verdict = follows(base, end, at, f, known, ssrc)
+        if verdict == YES and known and f.ssrc == ssrc and (synced or not f.rtcp):
+            return YES
+        if verdict == YES and f.rtcp and not synced:
+            verdict = NO
         elif verdict == YES:
-            verdict = NO if f.rtcp else follows(base, end, at, f, known, ssrc)
+            pack = NO if f.rtcp else starts_pack(base, end, at, f)
+            if pack == WAIT or (pack == YES and synced):
+                return pack
+            if pack == NO and f.length > FRAMER_DOUBT and (known or not synced):
+                verdict = NO
+            else:
+                verdict = follows(base, end, at, f, known, ssrc)
         if verdict != NO:
             return verdict
         if prefix == 4 or peek(&c, at) != INTERLEAVED:

@@ -301,6 +301,9 @@ class JitterBuffer:
         return report + b"\x81\xca" + (len(chunk) // 4).to_bytes(2, "big") + chunk
 
 
+DOUBT = 4096  # bytes of a candidate of an unknown source that are waited for
+
+
 class _NeedMore(Exception):
     """The bytes that decide have not come."""
 
@@ -344,6 +347,13 @@ class _Stream:
                 return True
         return False
 
+    def starts_pack(self, start: int, length: int) -> bool:
+        flags = self.take(start, 1)[0]
+        header = 12 + 4 * (flags % 16)
+        if flags & 0x10 or length < header + 4:
+            return False
+        return self.take(start + header, 4) in (b"\0\0\1\xba", b"\0\0\1\xbb")
+
     def packet(self, at: int, synced: bool, known: int | None) -> tuple[int, int, int | None] | None:
         for prefix in self.forms(at):
             found = self.head(at, prefix)
@@ -353,17 +363,13 @@ class _Stream:
             sender = self.sender
             if ssrc is None and not synced:
                 continue
-            if synced and sender == known:
+            if known is not None and sender == known:
                 return found
-            if synced and ssrc is not None:
-                flags = self.take(start, 1)[0]
-                header = 12 + 4 * (flags % 16)
-                if (
-                    not flags & 0x10
-                    and length >= header + 4
-                    and self.take(start + header, 4) in (b"\0\0\1\xba", b"\0\0\1\xbb")
-                ):
-                    return found
+            pack = ssrc is not None and self.starts_pack(start, length)
+            if pack and synced:
+                return found
+            if not pack and length > DOUBT and (known is not None or not synced):
+                continue
             if self.confirmed(start + length, {sender} if known is None else {sender, known}):
                 return found
         return None

@@ -489,6 +489,15 @@ class TestFramer:
         assert list(framer.push(b"".join(map(frame, packets)))) == packets
         assert framer.counts["rtp.framer_resync"] == 0
 
+    def test_garbage_that_looks_long_holds_nothing_back(self, rtp: Any) -> None:
+        """A length of 60 KB and a version of 2 by chance: the camera's own frames behind it come at once."""
+        one, two = self.video(2)
+        looks_long = b"\xea\x60\x80\x60" + bytes(range(1, 60))
+        framer = rtp.Framer(5)
+        assert list(framer.push(looks_long + frame(one))) == [one]
+        assert list(framer.push(looks_long + frame(two))) == [two]
+        assert framer.counts["rtp.framer_resync"] == 2
+
     def test_core_refuses_a_buffer_too_small_for_a_frame(self) -> None:
         with pytest.raises(ValueError):
             _rtp.Framer(max_bytes=131071)
