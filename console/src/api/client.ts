@@ -1,0 +1,128 @@
+import type {
+  Channel, Device, Diagnosis, Page, PlayToken, Scope, Stream, Token, TokenCreated, Transport, Viewer, WhoAmI,
+} from "./types";
+
+/** What the gateway refused, or `status` 0 where it could not be reached. `code` is stable; message is English. */
+export class ApiError extends Error {
+  constructor(
+    readonly status: number,
+    readonly code: string,
+    message: string,
+    readonly remedy = "",
+  ) {
+    super(message);
+  }
+}
+
+/** Make an ApiError of an answer's body; anything may stand in it, a proxy's HTML for example. */
+export function errorOf(status: number, body: string): ApiError {
+  try {
+    const parsed: unknown = JSON.parse(body);
+    const error = (parsed as { error?: { code?: unknown; message?: unknown; remedy?: unknown } }).error;
+    if (error && typeof error.code === "string" && typeof error.message === "string") {
+      return new ApiError(status, error.code, error.message, typeof error.remedy === "string" ? error.remedy : "");
+    }
+  } catch {
+    // Not ours: told by its status below.
+  }
+  return new ApiError(status, `http_${status}`, `HTTP ${status}`);
+}
+
+export function toApiError(error: unknown): ApiError {
+  if (error instanceof ApiError) return error;
+  if (error instanceof TypeError) return new ApiError(0, "unreachable", error.message);
+  return new ApiError(0, "console_error", error instanceof Error ? error.message : String(error));
+}
+
+export const isAbort = (error: unknown): boolean => error instanceof DOMException && error.name === "AbortError";
+
+const PAGE = 1000;
+
+/** The control API with one bearer token. */
+export class Api {
+  constructor(
+    readonly base: string,
+    readonly token: string,
+    private readonly onUnauthorized: () => void = () => undefined,
+  ) {}
+
+  async fetch(path: string, init: RequestInit = {}): Promise<Response> {
+    const headers = new Headers(init.headers);
+    headers.set("Authorization", `Bearer ${this.token}`);
+    let response: Response;
+    try {
+      response = await fetch(`${this.base}api/v1${path}`, { ...init, headers, cache: "no-store" });
+    } catch (error) {
+      if (isAbort(error)) throw error;
+      throw toApiError(error);
+    }
+    if (response.ok) return response;
+    const error = errorOf(response.status, await response.text().catch(() => ""));
+    if (error.status === 401) this.onUnauthorized();
+    throw error;
+  }
+
+  private async send<T>(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<T> {
+    const init: RequestInit = { method };
+    if (signal) init.signal = signal;
+    if (body !== undefined) {
+      init.body = JSON.stringify(body);
+      init.headers = { "Content-Type": "application/json" };
+    }
+    const response = await this.fetch(path, init);
+    return (response.status === 204 ? undefined : await response.json()) as T;
+  }
+
+  private async all<T>(path: string, method = "GET"): Promise<T[]> {
+    const items: T[] = [];
+    let after: string | null = null;
+    let verb = method;
+    do {
+      const query: string = `?limit=${PAGE}${after ? `&after=${encodeURIComponent(after)}` : ""}`;
+      const page: Page<T> = await this.send(verb, path + query);
+      items.push(...page.items);
+      after = page.next;
+      verb = "GET"; // further pages of an answer to POST are read, not asked for again
+      path = path.replace(/\/catalog$/, "/channels");
+    } while (after);
+    return items;
+  }
+
+  whoami = (): Promise<WhoAmI> => this.send("GET", "/whoami");
+
+  devices = (): Promise<Device[]> => this.all("/devices");
+  device = (id: string): Promise<Device> => this.send("GET", `/devices/${id}`);
+  addDevice = (body: {
+    id: string;
+    name: string;
+    password?: string;
+    media_transport?: Transport;
+  }): Promise<Device> => this.send("POST", "/devices", body);
+  deleteDevice = (id: string): Promise<void> => this.send("DELETE", `/devices/${id}`);
+  channels = (id: string): Promise<Channel[]> => this.all(`/devices/${id}/channels`);
+  refreshCatalog = (id: string): Promise<Channel[]> => this.all(`/devices/${id}/catalog`, "POST");
+  keyframe = (device: string, channel: string): Promise<void> =>
+    this.send("POST", `/devices/${device}/channels/${channel}/iframe`);
+
+  streams = (): Promise<Stream[]> => this.all("/streams");
+  stream = (key: string, signal?: AbortSignal): Promise<Stream> => this.send("GET", `/streams/${key}`, undefined, signal);
+  stopStream = (key: string): Promise<void> => this.send("DELETE", `/streams/${key}`);
+  diagnosis = (key: string): Promise<Diagnosis> => this.send("GET", `/streams/${key}/diagnosis`);
+  viewers = (key: string): Promise<Viewer[]> => this.all(`/streams/${key}/viewers`);
+  viewer = (key: string, id: string, signal?: AbortSignal): Promise<Viewer> =>
+    this.send("GET", `/streams/${key}/viewers/${id}`, undefined, signal);
+  playToken = (key: string, signal?: AbortSignal): Promise<PlayToken> =>
+    this.send("POST", "/play-tokens", { key }, signal);
+
+  tokens = (): Promise<Token[]> => this.all("/tokens");
+  createToken = (body: { name: string; scopes: Scope[]; expires?: string }): Promise<TokenCreated> =>
+    this.send("POST", "/tokens", body);
+  revokeToken = (id: string): Promise<void> => this.send("DELETE", `/tokens/${id}`);
+}
+
+const RANK: Record<Scope, number> = { view: 0, control: 1, admin: 2 };
+
+/** admin may control, control may view. */
+export function allows(owned: readonly Scope[], wanted: Scope): boolean {
+  return owned.some((scope) => RANK[scope] >= RANK[wanted]);
+}

@@ -1,0 +1,116 @@
+import type { Track } from "../api/types";
+
+export type Protocol = "webrtc" | "ws-flv" | "hls" | "flv";
+export type Choice = "auto" | Protocol;
+export const CHOICES: readonly Choice[] = ["auto", "webrtc", "ws-flv", "hls", "flv"];
+
+/** What this browser decodes, asked once. */
+export interface Abilities {
+  webrtcVideo: ReadonlySet<string>; // lower-case, without "video/"
+  webrtcAudio: ReadonlySet<string>;
+  mse: (type: string) => boolean; // MediaSource.isTypeSupported, or false for everything
+  nativeHls: boolean;
+}
+
+/** Why an attempt is not the plain one; told to the user. */
+export type Note = "transcoded" | "no_sound_webrtc" | "b_frames";
+
+export interface Attempt {
+  protocol: Protocol;
+  transcode: boolean; // ask for ?video=h264
+  notes: Note[];
+}
+
+const BASELINE = "avc1.42e01f"; // what the gateway's transcoder makes fits whatever decodes this
+const AAC = "mp4a.40.2"; // what the gateway makes of G.711 for FLV and HLS
+const WEBRTC_AUDIO: Readonly<Record<string, string>> = { PCMA: "pcma", PCMU: "pcmu" };
+
+export function askBrowser(): Abilities {
+  const codecs = (kind: "audio" | "video"): Set<string> => {
+    const known = typeof RTCRtpReceiver === "undefined" ? null : RTCRtpReceiver.getCapabilities?.(kind);
+    return new Set((known?.codecs ?? []).map((codec) => codec.mimeType.split("/")[1]!.toLowerCase()));
+  };
+  const source = mediaSource();
+  return {
+    webrtcVideo: codecs("video"),
+    webrtcAudio: codecs("audio"),
+    mse: (type) => source?.isTypeSupported(type) ?? false,
+    nativeHls: document.createElement("video").canPlayType("application/vnd.apple.mpegurl") !== "",
+  };
+}
+
+function mediaSource(): { isTypeSupported(type: string): boolean } | null {
+  if (typeof MediaSource !== "undefined") return MediaSource;
+  const managed = (globalThis as { ManagedMediaSource?: { isTypeSupported(type: string): boolean } }).ManagedMediaSource;
+  return managed ?? null; // iPhone
+}
+
+/**
+ * How to play `tracks`, best attempt first; empty when this browser cannot play them at all.
+ *
+ * Auto prefers WebRTC (least delay), then FLV over WebSocket, then HLS, then plain FLV; but a protocol that would lose
+ * the sound or need a transcode comes after those that do not. The gateway's WebRTC carries H.264 without B-frames and
+ * G.711; its FLV and HLS carry H.264, H.265 and AAC (G.711 becomes AAC on demand).
+ */
+export function plan(choice: Choice, tracks: readonly Track[], can: Abilities): Attempt[] {
+  if (choice !== "auto") {
+    const attempt = attemptBy(choice, tracks, can);
+    return attempt ? [attempt] : [];
+  }
+  const order: readonly Protocol[] = ["webrtc", "ws-flv", "hls", "flv"];
+  return order
+    .map((protocol) => attemptBy(protocol, tracks, can))
+    .filter((attempt) => attempt !== null)
+    .map((attempt, rank) => ({ attempt, cost: rank + (attempt.transcode ? 100 : 0) + penalty(attempt) }))
+    .sort((a, b) => a.cost - b.cost)
+    .map(({ attempt }) => attempt);
+}
+
+function penalty(attempt: Attempt): number {
+  return attempt.notes.includes("no_sound_webrtc") ? 10 : 0;
+}
+
+function attemptBy(protocol: Protocol, tracks: readonly Track[], can: Abilities): Attempt | null {
+  const video = tracks.find((track) => track.kind === "video");
+  const audio = tracks.find((track) => track.kind === "audio");
+  const notes: Note[] = [];
+  let transcode = false;
+  if (protocol === "webrtc") {
+    if (video) {
+      if (!can.webrtcVideo.has("h264")) return null;
+      if (video.codec !== "H264") {
+        transcode = true;
+        notes.push("transcoded");
+      } else if ((video.reorder_depth ?? 0) > 0) {
+        return null;
+      }
+    }
+    const carried = audio && WEBRTC_AUDIO[audio.codec];
+    if (audio && !(carried && can.webrtcAudio.has(carried))) {
+      if (!video) return null;
+      notes.push("no_sound_webrtc");
+    }
+    return { protocol, transcode, notes };
+  }
+  const plays = (type: string): boolean => can.mse(type) || (protocol === "hls" && can.nativeHls);
+  if (video && !plays(mp4("video", video.rfc6381))) {
+    if (video.codec === "H264" || !plays(mp4("video", BASELINE))) return null;
+    transcode = true;
+    notes.push("transcoded");
+  }
+  if (!video && audio && !plays(mp4("audio", AAC))) return null;
+  return { protocol, transcode, notes };
+}
+
+export function mp4(kind: "audio" | "video", codecs: string): string {
+  return `${kind}/mp4; codecs="${codecs}"`;
+}
+
+/** Causes that another protocol may not have; everything else is the camera's or the caller's and stays. */
+const OF_THE_PROTOCOL: ReadonlySet<string> = new Set([
+  "no_codec_fits", "b_frames_unsupported", "codec_unsupported", "sdp_offer_invalid", "webrtc_off", "webrtc_slow",
+  "webrtc_ports_exhausted", "candidate_invalid", "transcode_off", "transcode_limit", "origin_refused",
+  "player_connection", "player_decode", "player_timeout", "unreachable",
+]);
+
+export const maybeOtherwise = (code: string): boolean => OF_THE_PROTOCOL.has(code) || code.startsWith("http_5");

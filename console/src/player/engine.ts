@@ -1,0 +1,24 @@
+/** Something that fills a <video> from one URL. Made, started once, stopped once. */
+export interface Engine {
+  /** Resolves when the answer is there and media may come; the picture itself is seen on the <video>. */
+  start(): Promise<void>;
+  stop(): void;
+  /** Bytes received since the start. */
+  readonly bytes: number;
+  /** Id of our row in the gateway's list of viewers. */
+  readonly viewer: string | null;
+  /** Whether the player may change speed and position to come nearer to the live edge. */
+  readonly chases: boolean;
+  /** Seconds waiting in the player, where <video>.buffered does not tell. */
+  bufferSeconds?(): number | null;
+  /** Called on every tick of the figures. */
+  sample?(): Promise<void>;
+}
+
+export interface EngineContext {
+  video: HTMLVideoElement;
+  url: string;
+  signal: AbortSignal;
+  /** The stream broke; at most once, never after stop(). */
+  fail: (error: Error) => void;
+}

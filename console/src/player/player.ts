@@ -1,0 +1,400 @@
+import { rebase, withQuery } from "../api/base";
+import { type Api, ApiError, errorOf, isAbort, toApiError } from "../api/client";
+import type { PlayToken, Stream, Track } from "../api/types";
+import { Store, settings } from "../store";
+import { type Attempt, type Choice, CHOICES, type Note, type Protocol, askBrowser, maybeOtherwise, plan } from "./choose";
+import type { Engine, EngineContext } from "./engine";
+import { FlvEngine } from "./flv";
+import { HlsEngine } from "./hls";
+import { RateMeter, chase } from "./meter";
+import { WhepEngine } from "./whep";
+
+export interface Figures {
+  bufferSeconds: number | null;
+  queueBytes: number | null;
+  bitrate: number | null; // bits per second, as received
+  width: number;
+  height: number;
+  fps: number | null;
+  dropped: number | null;
+}
+
+export interface PlayerState {
+  key: string | null;
+  phase: "idle" | "opening" | "playing" | "error";
+  choice: Choice;
+  protocol: Protocol | null; // of the attempt now running
+  notes: Note[];
+  tracks: Track[];
+  error: ApiError | null;
+  firstPictureMs: number | null;
+  stalled: boolean;
+  paused: boolean;
+  muted: boolean;
+  mutedByBrowser: boolean;
+  volume: number;
+  figures: Figures;
+}
+
+const NO_FIGURES: Figures = {
+  bufferSeconds: null, queueBytes: null, bitrate: null, width: 0, height: 0, fps: null, dropped: null,
+};
+const TICK_MS = 500;
+const PICTURE_MS = 12_000; // from the gateway's answer to the first picture: a long GOP and a slow transcode
+const STALL_MS = 2_500;
+
+/** Plays one channel at a time in one <video>; its state is for the page to show. */
+export class Player {
+  readonly state: Store<PlayerState>;
+  private readonly can = askBrowser();
+  private run: Run | null = null;
+
+  constructor(
+    private readonly api: Api,
+    readonly video: HTMLVideoElement,
+  ) {
+    const saved = settings.get("protocol") as Choice | null;
+    const volume = Number(settings.get("volume") ?? "1");
+    this.state = new Store<PlayerState>({
+      key: null,
+      phase: "idle",
+      choice: saved && CHOICES.includes(saved) ? saved : "auto",
+      protocol: null,
+      notes: [],
+      tracks: [],
+      error: null,
+      firstPictureMs: null,
+      stalled: false,
+      paused: false,
+      muted: settings.get("muted") === "1",
+      mutedByBrowser: false,
+      volume: volume >= 0 && volume <= 1 ? volume : 1,
+      figures: NO_FIGURES,
+    });
+    video.playsInline = true;
+    video.muted = this.state.get().muted;
+    video.volume = this.state.get().volume;
+  }
+
+  play(key: string): void {
+    this.halt();
+    this.state.set({
+      key, phase: "opening", protocol: null, notes: [], tracks: [], error: null, firstPictureMs: null, stalled: false,
+      paused: false, figures: NO_FIGURES,
+    });
+    const run = new Run(this.api, this.video, this.state, this.can, key);
+    this.run = run;
+    void run.go();
+  }
+
+  retry(): void {
+    const { key } = this.state.get();
+    if (key) this.play(key);
+  }
+
+  stop(): void {
+    this.halt();
+    this.state.set({ key: null, phase: "idle", protocol: null, error: null, notes: [], tracks: [], figures: NO_FIGURES });
+  }
+
+  choose(choice: Choice): void {
+    settings.set("protocol", choice);
+    this.state.set({ choice });
+    this.retry();
+  }
+
+  setMuted(muted: boolean): void {
+    this.video.muted = muted;
+    settings.set("muted", muted ? "1" : "0");
+    this.state.set({ muted, mutedByBrowser: false });
+  }
+
+  setVolume(volume: number): void {
+    this.video.volume = volume;
+    settings.set("volume", String(volume));
+    this.state.set({ volume });
+    if (volume > 0 && this.video.muted) this.setMuted(false);
+  }
+
+  togglePause(): void {
+    if (this.state.get().phase !== "playing") return;
+    if (this.video.paused) {
+      const { buffered } = this.video;
+      // What was missed is not watched later: this is live.
+      if (!this.video.srcObject && buffered.length > 0) this.video.currentTime = Math.max(0, buffered.end(buffered.length - 1) - 0.5);
+      void this.video.play();
+    } else {
+      this.video.pause();
+    }
+    this.state.set({ paused: this.video.paused });
+  }
+
+  /** The picture as PNG; null before there is one. */
+  async snapshot(): Promise<Blob | null> {
+    const { videoWidth: width, videoHeight: height } = this.video;
+    if (width === 0 || this.state.get().phase !== "playing") return null;
+    const canvas = document.createElement("canvas");
+    canvas.width = width;
+    canvas.height = height;
+    canvas.getContext("2d")!.drawImage(this.video, 0, 0, width, height);
+    return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
+  }
+
+  private halt(): void {
+    this.run?.stop();
+    this.run = null;
+  }
+}
+
+/** One request for a picture: from the click to the end. */
+class Run {
+  private readonly abort = new AbortController();
+  private readonly began = performance.now();
+  private engine: Engine | null = null;
+  private ticker = 0;
+  private meter = new RateMeter();
+  private frames = new RateMeter();
+  private lastTime = -1;
+  private lastMoved = 0;
+  private polling = false;
+  private queueBytes: number | null = null;
+
+  constructor(
+    private readonly api: Api,
+    private readonly video: HTMLVideoElement,
+    private readonly state: Store<PlayerState>,
+    private readonly can: ReturnType<typeof askBrowser>,
+    private readonly key: string,
+  ) {}
+
+  async go(): Promise<void> {
+    try {
+      const [token, running] = await Promise.all([
+        this.api.playToken(this.key, this.abort.signal),
+        this.tracksNow(),
+      ]);
+      const tracks = running ?? (await this.startAndAsk(token));
+      this.show({ tracks });
+      const attempts = plan(this.state.get().choice, tracks, this.can);
+      if (attempts.length === 0) throw new ApiError(0, "player_cannot_decode", codecsOf(tracks));
+      await this.tryAll(attempts, token);
+    } catch (error) {
+      this.giveUp(error);
+    }
+  }
+
+  stop(): void {
+    this.abort.abort();
+    clearInterval(this.ticker);
+    this.engine?.stop();
+    this.engine = null;
+    this.video.playbackRate = 1;
+  }
+
+  private get stopped(): boolean {
+    return this.abort.signal.aborted;
+  }
+
+  private show(change: Partial<PlayerState>): void {
+    if (!this.stopped) this.state.set(change);
+  }
+
+  private giveUp(error: unknown): void {
+    if (this.stopped || isAbort(error)) return;
+    this.stop();
+    this.state.set({ phase: "error", error: toApiError(error), stalled: false, figures: NO_FIGURES });
+  }
+
+  /** Tracks of the stream where it runs already. */
+  private async tracksNow(): Promise<Track[] | null> {
+    try {
+      const stream: Stream = await this.api.stream(this.key, this.abort.signal);
+      const plays = stream.state === "playing" || stream.state === "lingering";
+      return plays && stream.tracks.length > 0 ? stream.tracks : null;
+    } catch (error) {
+      if (error instanceof ApiError && error.status === 404) return null;
+      throw error;
+    }
+  }
+
+  /**
+   * Start an on-demand stream by asking for it as a viewer does, since a view token may not POST /streams; the answer's
+   * head says that it plays, or its body why it does not. The gateway keeps it for a moment after we let go.
+   */
+  private async startAndAsk(token: PlayToken): Promise<Track[]> {
+    const url = withQuery(rebase(token.urls["flv"]!, this.api.base), { audio: "native" });
+    const asked = new AbortController();
+    const forward = (): void => asked.abort();
+    this.abort.signal.addEventListener("abort", forward);
+    try {
+      const response = await fetch(url, { signal: asked.signal, cache: "no-store" });
+      if (!response.ok) throw errorOf(response.status, await response.text());
+      const tracks = (await this.api.stream(this.key, this.abort.signal)).tracks;
+      return tracks;
+    } finally {
+      this.abort.signal.removeEventListener("abort", forward);
+      asked.abort();
+    }
+  }
+
+  private async tryAll(attempts: Attempt[], token: PlayToken): Promise<void> {
+    for (const [index, attempt] of attempts.entries()) {
+      try {
+        await this.tryOne(attempt, token);
+        return;
+      } catch (error) {
+        this.engine?.stop();
+        this.engine = null;
+        clearInterval(this.ticker);
+        const known = toApiError(error);
+        if (this.stopped || isAbort(error) || index === attempts.length - 1 || !maybeOtherwise(known.code)) throw error;
+      }
+    }
+  }
+
+  private async tryOne(attempt: Attempt, token: PlayToken): Promise<void> {
+    this.show({ protocol: attempt.protocol, notes: attempt.notes });
+    let url = rebase(token.urls[attempt.protocol]!, this.api.base);
+    if (attempt.transcode) url = withQuery(url, { video: "h264" });
+    const already = attempt.protocol === "ws-flv" ? await this.viewerIds() : null;
+    await new Promise<void>((resolve, reject) => {
+      let playing = false;
+      const context: EngineContext = {
+        video: this.video,
+        url,
+        signal: this.abort.signal,
+        fail: (error) => {
+          if (playing) this.giveUp(error);
+          else reject(error);
+        },
+      };
+      const engine = make(attempt.protocol, context, this.api.base);
+      this.engine = engine;
+      this.abort.signal.addEventListener("abort", () => reject(this.abort.signal.reason as Error), { once: true });
+      let patience = 0;
+      whenPictured(this.video, this.state.get().tracks, this.abort.signal, () => {
+        if (playing || this.engine !== engine) return;
+        playing = true;
+        clearTimeout(patience);
+        this.lastMoved = performance.now();
+        this.show({ phase: "playing", firstPictureMs: Math.round(performance.now() - this.began) });
+        resolve();
+      });
+      engine.start().then(() => {
+        if (this.stopped) return engine.stop();
+        patience = window.setTimeout(
+          () => reject(new ApiError(0, "player_timeout", `No picture within ${PICTURE_MS / 1000} s.`)),
+          PICTURE_MS,
+        );
+        this.ticker = window.setInterval(() => void this.tick(engine), TICK_MS);
+        void this.begin();
+        if (already) void this.findViewer(engine, already);
+      }, reject);
+    });
+  }
+
+  /** Play with sound, or without where the browser wants a click first. */
+  private async begin(): Promise<void> {
+    try {
+      await this.video.play();
+    } catch (error) {
+      if (!(error instanceof DOMException) || error.name !== "NotAllowedError") return; // ended meanwhile: told elsewhere
+      this.video.muted = true;
+      this.show({ muted: true, mutedByBrowser: true });
+      await this.video.play().catch(() => this.show({ paused: true }));
+    }
+  }
+
+  // A browser hides the answer's headers of a WebSocket: our row is the one that was not there before.
+  private async viewerIds(): Promise<Set<string>> {
+    try {
+      return new Set((await this.api.viewers(this.key)).map((viewer) => viewer.id));
+    } catch {
+      return new Set();
+    }
+  }
+
+  private async findViewer(engine: Engine, already: Set<string>): Promise<void> {
+    try {
+      const mine = (await this.api.viewers(this.key)).filter(
+        (viewer) => viewer.protocol === "ws-flv" && !already.has(viewer.id),
+      );
+      if (mine[0]) Object.assign(engine, { viewer: mine[0].id });
+    } catch {
+      // The figure stays empty; it is no reason to stop.
+    }
+  }
+
+  private async tick(engine: Engine): Promise<void> {
+    await engine.sample?.();
+    if (this.stopped || this.engine !== engine) return;
+    const { video } = this;
+    const now = performance.now();
+    this.meter.push(engine.bytes, now);
+    const quality = video.getVideoPlaybackQuality?.();
+    if (quality) this.frames.push(quality.totalVideoFrames, now);
+    const buffered = engine.bufferSeconds ? engine.bufferSeconds() : bufferOf(video);
+    if (engine.chases && buffered !== null && !video.paused) {
+      const wanted = chase(buffered, video.playbackRate);
+      if (wanted.seekBehind !== null) video.currentTime += buffered - wanted.seekBehind;
+      if (video.playbackRate !== wanted.rate) video.playbackRate = wanted.rate;
+    }
+    if (video.currentTime !== this.lastTime || video.paused) {
+      this.lastTime = video.currentTime;
+      this.lastMoved = now;
+    }
+    const bytes = this.meter.perSecond;
+    this.show({
+      stalled: this.state.get().phase === "playing" && now - this.lastMoved > STALL_MS,
+      paused: video.paused && this.state.get().phase === "playing",
+      figures: {
+        bufferSeconds: buffered,
+        queueBytes: this.queueBytes,
+        bitrate: bytes === null ? null : bytes * 8,
+        width: video.videoWidth,
+        height: video.videoHeight,
+        fps: this.frames.perSecond,
+        dropped: quality?.droppedVideoFrames ?? null,
+      },
+    });
+    void this.pollQueue(engine);
+  }
+
+  private async pollQueue(engine: Engine): Promise<void> {
+    if (!engine.viewer || this.polling) return;
+    this.polling = true;
+    try {
+      const row = await this.api.viewer(this.key, engine.viewer, this.abort.signal);
+      this.queueBytes = row.queue_bytes;
+    } catch {
+      this.queueBytes = null; // shown as unknown
+    }
+    window.setTimeout(() => (this.polling = false), 1000);
+  }
+}
+
+function make(protocol: Protocol, context: EngineContext, base: string): Engine {
+  if (protocol === "webrtc") return new WhepEngine(context, base);
+  if (protocol === "hls") return new HlsEngine(context);
+  return new FlvEngine(context);
+}
+
+function whenPictured(video: HTMLVideoElement, tracks: readonly Track[], signal: AbortSignal, call: () => void): void {
+  const hasVideo = tracks.some((track) => track.kind === "video");
+  if (hasVideo && typeof video.requestVideoFrameCallback === "function") {
+    const handle = video.requestVideoFrameCallback(() => call());
+    signal.addEventListener("abort", () => video.cancelVideoFrameCallback(handle), { once: true });
+  } else {
+    video.addEventListener("playing", call, { once: true, signal }); // sound alone never presents a frame
+  }
+}
+
+function bufferOf(video: HTMLVideoElement): number | null {
+  const { buffered, currentTime } = video;
+  if (buffered.length === 0) return null;
+  return Math.max(0, buffered.end(buffered.length - 1) - currentTime);
+}
+
+export function codecsOf(tracks: readonly Track[]): string {
+  return tracks.map((track) => track.codec).join(" + ");
+}
