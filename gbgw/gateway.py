@@ -66,6 +66,7 @@ ENDED_REMEMBERED: Final = 1_000  # sessions that are over whose cause the API st
 FIRST_FRAME_BUCKETS: Final = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 TRANSCODE_SECONDS: Final = 8.0  # from request to the first transcoded picture: a child's start and one GOP
 KEYFRAME_ANSWER_SECONDS: Final = 5.0
+REBOOT_SILENCE_SECONDS: Final = 2.0  # of a stream whose camera registers as if it had restarted
 REGISTRAR_INBOX: Final = 16_384  # requests that wait for the registrar
 
 
@@ -457,7 +458,7 @@ class Gateway:
     def _registered(self, effect: registrar.Registered) -> None:
         entry = self._bound(effect.device_id, effect.binding)
         if effect.rebooted:
-            self._end_sessions(effect.device_id, "device_rebooted", "the camera restarted")
+            self._end_silent_sessions(effect.device_id)
         sip = self.config.sip
         if (sip.keepalive_seconds, sip.keepalive_misses) != (60, 3):
             self._tell_registrar(registrar.HeartbeatSet(effect.device_id, sip.keepalive_seconds, sip.keepalive_misses))
@@ -485,6 +486,19 @@ class Gateway:
         for session in self._sessions.values():
             if session.target.device_id == device_id:
                 session.close(MediaError(message, code=code, remedy="the next viewer invites it again once it is back"))
+
+    def _end_silent_sessions(self, device_id: str) -> None:
+        """The device looks restarted. Some change their Call-ID at every refresh, so only what no longer sends is dead."""
+        now = asyncio.get_running_loop().time()
+        for session in self._sessions.values():
+            if session.target.device_id == device_id and now - session.heard_at > REBOOT_SILENCE_SECONDS:
+                session.close(
+                    MediaError(
+                        "the camera restarted",
+                        code="device_rebooted",
+                        remedy="the next viewer invites it again",
+                    )
+                )
 
     # What interviews learn
 
@@ -542,7 +556,7 @@ class Gateway:
         )
         if fresh != known or entry.id not in self._stored:
             self._stored[entry.id] = fresh
-            self._tasks.create_task(self._store.put_device(fresh), name=f"store:{entry.id}")
+            self._store.save_device(fresh)
 
     async def put_device(self, device: StoredDevice) -> None:
         """Keep what the operator wrote of a device."""
@@ -593,6 +607,9 @@ class Gateway:
             )
         for catalog in await self._store.catalogs():
             self.directory.catalogued(catalog.device_id, catalog.items, complete=catalog.complete)
+        # Before the first request can come in: a keepalive of a device that is bound must not be refused.
+        bindings = tuple(binding for binding in await self._store.bindings() if binding.flow.transport == "udp")
+        self._tell_registrar(registrar.Restored(bindings))
 
     def set_credentials(self, device: StoredDevice) -> None:
         if device.ha1_md5:
@@ -603,9 +620,7 @@ class Gateway:
             self._credentials.pop(device.device_id, None)
 
     async def _restore(self) -> None:
-        """Take bindings of before as they are, and end dialogs that a crash left open in cameras."""
-        bindings = tuple(binding for binding in await self._store.bindings() if binding.flow.transport == "udp")
-        self._tell_registrar(registrar.Restored(bindings))
+        """End dialogs that a crash left open in cameras."""
         for dialog in await self._store.dialogs():
             self._tasks.create_task(self._end_old_dialog(dialog), name=f"orphan:{dialog.key}")
 

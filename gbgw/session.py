@@ -1,24 +1,28 @@
 """One Session: the invitation, the port, the SSRC and the stream of one camera channel, opened and closed in one place.
 
-One task runs it, from the first viewer's request to the BYE. Whatever happens to it arrives as an event in its inbox;
-every step of the way has a deadline and a cause code of its own, so that no failure is a bare timeout. Whatever ends
-it, `run` gives everything back in one `finally`: BYE first, then the port, then the SSRC (architecture decision 13).
+One task runs it, from the first viewer's request to the BYE. Those around it leave facts (viewers, steps of the
+media, a wish to close) and words of the call, and wake it; it looks at them all, waits for the next, and every wait has
+a deadline and a cause code of its own, so that no failure is a bare timeout. Whatever ends it, `run` gives everything
+back in one `finally`: BYE first, then the port, then the SSRC (architecture decision 13).
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from copy import copy
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Protocol
 
 from gbgw.base import limits
 from gbgw.base.config import Config
-from gbgw.base.errors import GatewayError, MediaError
+from gbgw.base.errors import GatewayError, LocalError, MediaError
 from gbgw.base.machine import TICK, Tick
 from gbgw.base.tally import Tally
 from gbgw.gb import invite, sdp
 from gbgw.gb.invite import BEGIN, CLOSE, LiveInvite, Platform
-from gbgw.gb.ssrc import SsrcPool
+from gbgw.gb.ssrc import Ssrc, SsrcPool
 from gbgw.media.hub import Stream
 from gbgw.observe import log
 from gbgw.sip import agent
@@ -30,7 +34,6 @@ STEPS: Final = (
     "requested", "invite_sent", "provisional", "answered",
     "first_packet", "first_pack", "first_map", "parameter_sets", "first_keyframe", "published", "first_viewer",
 )  # fmt: skip
-FAILED_LINGER_SECONDS: Final = 30.0  # how long the API still shows why a stream failed
 
 
 class State(Enum):
@@ -78,29 +81,6 @@ class Dialogs(Protocol):
 CallEvent = agent.Provisional | agent.Final | agent.Failed | agent.Ended
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    name: str
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """The number of viewers changed."""
-
-    viewers: int
-
-
-@dataclass(frozen=True, slots=True)
-class Close:
-    """Somebody outside wants it to end; cause None: a regular end."""
-
-    cause: GatewayError | None = None
-
-
-Event = CallEvent | Step | Demand | Close | Tick
-
-
 class Session:
     """One camera stream. `run` is the whole life; the other methods are called from the same loop by whoever
     watches."""
@@ -137,20 +117,25 @@ class Session:
         self._tally = tally
         self._keyframe = keyframe
         self._changed = changed
-        self._inbox: asyncio.Queue[Event] = asyncio.Queue()
+        self._news = asyncio.Event()  # one of the facts below, of `steps` or of `viewers` changed
+        self._words: deque[CallEvent] = deque()  # of the call, not yet read
+        self._kept = False  # started through the API: stays without viewers
+        self._closing = False
+        self._close_cause: GatewayError | None = None
         self._published = asyncio.Event()
         self._finished = asyncio.Event()
+        self._ssrc: Ssrc | None = None
         self._invite: LiveInvite | None = None
-        self._deadline: float | None = None
-        self._on_deadline: Callable[[], GatewayError | None] = lambda: None
-        self._kept = False  # started through the API: stays without viewers
+        self._stream: Stream | None = None
+        self._figures = IngestFigures()
+        self._unwatched_at: float | None = None  # loop seconds at which it was seen playing for nobody
         self._log = log.get("session").bind(stream=self.key, device=target.device_id)
 
     # For those who watch
 
     @property
     def stream(self) -> Stream | None:
-        return self.ingest.stream if self.ingest is not None else None
+        return self._stream
 
     @property
     def over(self) -> bool:
@@ -164,26 +149,29 @@ class Session:
         """Wait until the stream is published. Raises the session's cause when it never will be."""
         await self._published.wait()
         if self.cause is not None:
-            raise self.cause
-        if self.ingest is None or self.over:
+            raise copy(self.cause)  # each viewer's own: a traceback grows with every raise
+        if self._stream is None or self.over:
             raise MediaError("the stream was stopped before it began", code="stream_stopped", stream=self.key)
-        return self.ingest.stream
+        return self._stream
 
     def viewer_came(self) -> None:
         self.viewers += 1
-        self._inbox.put_nowait(Demand(self.viewers))
+        self._news.set()
 
     def viewer_left(self) -> None:
         self.viewers -= 1
-        self._inbox.put_nowait(Demand(self.viewers))
+        self._news.set()
 
     def keep(self) -> None:
         """Play on without viewers until `close`."""
         self._kept = True
-        self._inbox.put_nowait(Demand(self.viewers))
+        self._news.set()
 
     def close(self, cause: GatewayError | None = None) -> None:
-        self._inbox.put_nowait(Close(cause))
+        """End it; the first cause counts, None is a regular end."""
+        if not self._closing:
+            self._closing, self._close_cause = True, cause
+            self._news.set()
 
     async def closed(self) -> None:
         await self._finished.wait()
@@ -192,145 +180,144 @@ class Session:
         """The first byte went out to a viewer."""
         self.steps.setdefault("first_viewer", now)
 
+    @property
+    def heard_at(self) -> float:
+        """Loop seconds of the camera's last packet, or of the request when none has come yet."""
+        last = self.ingest.last_packet_at if self.ingest is not None else None
+        return last if last is not None else self.steps.get("requested", 0.0)
+
     def figures(self) -> IngestFigures:
-        return self.ingest.figures() if self.ingest is not None else IngestFigures()
+        return self.ingest.figures() if self.ingest is not None else self._figures
 
     # IngestListener
 
     def on_step(self, name: str, now: float) -> None:
-        if name not in self.steps:
-            self._inbox.put_nowait(Step(name, now))
+        self._step(name, now)
 
     def on_keyframe_wanted(self) -> None:
-        if self.state in (State.STARTING, State.PLAYING, State.LINGERING):
+        if self.accepts_viewers:
             self._keyframe(self)
 
     # The life
 
     async def run(self) -> None:
-        """Open, play, close. Never raises a GatewayError: the cause stays in `cause`; anything else is a bug and
-        comes out."""
-        loop = asyncio.get_running_loop()
-        self._step("requested", loop.time())
-        ssrc = None
+        """Open, play, close. Never raises a GatewayError: that stays in `cause`. Anything else is a bug and comes
+        out."""
+        self._step("requested", asyncio.get_running_loop().time())
         try:
-            ssrc = self._ssrcs.allocate(loop.time())
-            spec = IngestSpec(
-                self.key,
-                self.target.transport,
-                ssrc.value,
-                self.target.flow.remote[0],
-                self._config.media.loss,
-                self._config.media.rtcp,
-            )
-            self.ingest = await self._worker.open_ingest(spec, self)
-            await self._begin(ssrc.text)
-            await self._drive()
+            await self._play(await self._open())
         except GatewayError as error:
-            self.cause = error
-            error.stream = self.key
+            self._fail(error)
+        except Exception:
+            self._fail(
+                LocalError(
+                    "a fault of the gateway ended the stream", code="internal", remedy="its log says more; report it"
+                )
+            )
+            raise
         finally:
-            self._enter(State.STOPPING)
-            try:
-                await self._say_goodbye()
-            finally:
-                try:
-                    if self.ingest is not None:
-                        await self.ingest.close(self._cause_for_viewers())
-                finally:
-                    if ssrc is not None:
-                        self._ssrcs.release(ssrc, loop.time())
-                    self._enter(State.FAILED if self.cause is not None else State.ENDED)
-                    self._finished.set()
-                    self._published.set()
-                    self._log.info("ended", cause=self.cause.code if self.cause is not None else None)
+            await self._give_back()
 
-    def _cause_for_viewers(self) -> MediaError | None:
-        if self.cause is None or isinstance(self.cause, MediaError):
-            return self.cause
-        return MediaError(self.cause.message, code=self.cause.code, remedy=self.cause.remedy, stream=self.key)
+    def _fail(self, error: GatewayError) -> None:
+        self.cause = copy(error)  # without the traceback, which would keep all of this alive for as long as the cause
+        self.cause.stream = self.key
 
-    async def _begin(self, ssrc: str) -> None:
-        assert self.ingest is not None
-        flow = self.target.flow
+    async def _open(self) -> LiveInvite:
+        """Take an SSRC, a port and a place in the store, in this order; `_give_back` finds whatever was taken."""
+        target, flow = self.target, self.target.flow
+        media = self._config.media
+        self._ssrc = self._ssrcs.allocate(asyncio.get_running_loop().time())
+        spec = IngestSpec(
+            self.key, target.transport, self._ssrc.value, flow.remote[0], loss=media.loss, rtcp=media.rtcp
+        )
+        self.ingest = await self._worker.open_ingest(spec, self)
+        self._stream = self.ingest.stream
         address = self._sip.contact_host(flow)
-        offer = sdp.live_offer(self._platform.platform_id, address, self.ingest.port, self.target.transport, ssrc)
+        offer = sdp.live_offer(self._platform.platform_id, address, self.ingest.port, target.transport, self._ssrc.text)
         self._invite = LiveInvite(
             self._sip.new_handle(),
             self._platform,
-            self.target.device_id,
-            self.target.channel_id,
+            target.device_id,
+            target.channel_id,
             flow,
             offer,
             self._config.sip.invite_seconds,
         )
-        await self._dialogs.dialog_opening(self.key, self._invite.request, flow, ssrc, self.ingest.port)
-        now = asyncio.get_running_loop().time()
-        self._step("invite_sent", now)
-        await self._perform(self._invite.push(BEGIN, now))
+        await self._dialogs.dialog_opening(self.key, self._invite.request, flow, self._ssrc.text, self.ingest.port)
+        return self._invite
 
-    async def _drive(self) -> None:
-        """Take events until it is over: returns for a regular end, raises the cause otherwise."""
-        loop = asyncio.get_running_loop()
-        assert self._invite is not None
+    async def _play(self, call: LiveInvite) -> None:
+        """Follow call and media until it is over: return for a regular end, raise the cause of any other."""
+        clock = asyncio.get_running_loop().time
+        if self._is_over(clock()):
+            return
+        self._step("invite_sent", clock())
+        await self._perform(call.push(BEGIN, clock()))
         while True:
-            deadlines = [at for at in (self._deadline, self._invite.deadline) if at is not None]
-            event: Event = TICK
+            self._news.clear()
+            await self._follow(call)
+            if self._is_over(clock()):
+                return
+            deadlines = (call.deadline, self._patience, self._linger_end)
             try:
-                async with asyncio.timeout_at(min(deadlines) if deadlines else None):
-                    event = await self._inbox.get()
+                async with asyncio.timeout_at(min((at for at in deadlines if at is not None), default=None)):
+                    await self._news.wait()
             except TimeoutError:
-                pass
-            now = loop.time()
+                continue
+
+    async def _follow(self, call: LiveInvite) -> None:
+        """Give the call all that was said of it, and the time."""
+        clock = asyncio.get_running_loop().time
+        event: CallEvent | Tick | None = None
+        while event is not TICK:
+            event = self._words.popleft() if self._words else TICK
             match event:
                 case agent.Provisional():
-                    self._step("provisional", now)
+                    self._step("provisional", clock())
                 case agent.Final() if event.response.status < 300:
                     self._dialogs.dialog_confirmed(self.key, event.response)
-                case Close(cause):
-                    if cause is not None:
-                        raise cause
-                    return
-                case Step(name, at):
-                    self._reached(name, at)
-                case Demand():
-                    self._demand(now)
-            if isinstance(event, CallEvent | Tick):
-                await self._perform(self._invite.push(event, now))
-            if self._deadline is not None and now >= self._deadline:
-                self._deadline = None
-                cause_found = self._on_deadline()
-                if cause_found is not None:
-                    raise cause_found
-                if self._deadline is None:
-                    return
+            await self._perform(call.push(event, clock()))
 
     async def _perform(self, effects: Sequence[invite.Effect]) -> None:
+        self._send(effects)  # all of it before an error ends this: a useless answer comes with the End of its dialog
         for effect in effects:
             match effect:
-                case agent.Ask() | agent.End():
-                    self._sip.submit(effect, self._inbox.put_nowait)
                 case invite.Answered(answer, flow):
                     await self._answered(answer, flow)
                 case invite.Refused(error):
                     raise error
-                case invite.Closed(reason):
+                case invite.Closed("bye"):
                     raise MediaError(
-                        "the camera ended the stream" if reason == "bye" else "the camera's connection closed",
-                        code="closed_by_camera" if reason == "bye" else "device_offline",
+                        "the camera ended the stream",
+                        code="closed_by_camera",
                         remedy="ask again; if it repeats, look into the device's log",
                     )
+                case invite.Closed():
+                    raise MediaError(
+                        "the camera's connection closed",
+                        code="device_offline",
+                        remedy="check its network; the next viewer invites it again once it is back",
+                    )
+
+    def _send(self, effects: Sequence[invite.Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case agent.Ask() | agent.End():
+                    self._sip.submit(effect, self._heard)
                 case invite.Counted(name, detail):
                     self._tally.add(name, detail=detail, now=asyncio.get_running_loop().time())
 
+    def _heard(self, word: CallEvent) -> None:
+        """Take a word of the call. A camera may ring without end; what ends the call always finds room."""
+        if isinstance(word, agent.Provisional) and len(self._words) >= limits.SIP_CALL_EVENTS:
+            self._tally.add("session.provisional_dropped", detail=self.key)
+            return
+        self._words.append(word)
+        self._news.set()
+
     async def _answered(self, answer: sdp.Answer, flow: Flow) -> None:
         assert self.ingest is not None
-        now = asyncio.get_running_loop().time()
-        self._step("answered", now)
-        if "first_packet" in self.steps:
-            self._wait(now, self._config.media.key_frame_seconds)
-        else:
-            self._wait(now, self._config.media.first_packet_seconds)
+        self._step("answered", asyncio.get_running_loop().time())
         await self.ingest.answered(
             address=answer.address or flow.remote[0],
             port=answer.port,
@@ -339,80 +326,117 @@ class Session:
             sip_host=flow.remote[0],
         )
 
-    def _wait(self, now: float, seconds: float) -> None:
-        """The picture has `seconds` to come one step nearer; else the ingest says why it did not."""
-        self._deadline = now + seconds
-        self._on_deadline = lambda: self.ingest.diagnose() if self.ingest is not None else None
-
-    def _reached(self, name: str, at: float) -> None:
-        self._step(name, at)
-        if name == "first_packet" and "answered" in self.steps:
-            self._wait(at, self._config.media.key_frame_seconds)
-        elif name == "published":
-            self._published.set()
-            self._log.info("playing", seconds=round(at - self.steps["requested"], 3))
-            self._watch(at)
-
-    def _demand(self, now: float) -> None:
-        if "published" in self.steps:
-            self._watch(now)
-
-    def _watch(self, now: float) -> None:
-        """While it plays: idle media and an absent audience are what can end it."""
-        wanted = self.viewers > 0 or self._kept
-        self._enter(State.PLAYING if wanted else State.LINGERING)
-        if wanted:
-            self._lingering_until = None
-        elif self._lingering_until is None:
-            self._lingering_until = now + self._config.media.linger_seconds
-        self._deadline = self._next_look(now)
-        self._on_deadline = self._look
-
-    _lingering_until: float | None = None
-
-    def _next_look(self, now: float) -> float:
+    @property
+    def _patience(self) -> float | None:
+        """When the media is overdue: its first packet, its first picture, then any packet. The answer is the call's
+        matter."""
         assert self.ingest is not None
-        quiet_since = self.ingest.last_packet_at if self.ingest.last_packet_at is not None else now
-        idle_at = quiet_since + self._config.media.idle_seconds
-        return idle_at if self._lingering_until is None else min(idle_at, self._lingering_until)
-
-    def _look(self) -> GatewayError | None:
-        """A deadline of the playing state passed; leaving `_deadline` None ends the session regularly."""
-        assert self.ingest is not None
-        now = asyncio.get_running_loop().time()
-        if self._lingering_until is not None and now >= self._lingering_until:
+        steps, media = self.steps, self._config.media
+        if "published" in steps:
+            last = self.ingest.last_packet_at
+            return (last if last is not None else steps["published"]) + media.idle_seconds
+        if "answered" not in steps:
             return None
-        last = self.ingest.last_packet_at
-        if last is not None and now - last >= self._config.media.idle_seconds:
-            return MediaError(
-                f"the camera sent nothing for {now - last:.0f} s",
-                code="media_stopped",
-                remedy="check the network between camera and gateway; the next viewer invites it again",
-            )
-        self._deadline = self._next_look(now)
-        return None
+        if "first_packet" not in steps:
+            return steps["answered"] + media.first_packet_seconds
+        return max(steps["answered"], steps["first_packet"]) + media.key_frame_seconds
+
+    @property
+    def _linger_end(self) -> float | None:
+        return self._unwatched_at + self._config.media.linger_seconds if self._unwatched_at is not None else None
+
+    def _is_over(self, now: float) -> bool:
+        """Look at all facts. True: it ends regularly. Raises the cause of any other end."""
+        if self._closing:
+            if self._close_cause is not None:
+                raise self._close_cause
+            return True
+        playing = "published" in self.steps
+        if playing:
+            self._attend(now)
+        if self._linger_end is not None and now >= self._linger_end:
+            return True
+        if self._patience is not None and now >= self._patience:
+            assert self.ingest is not None
+            raise self._stopped() if playing else self.ingest.diagnose()
+        return False
+
+    def _attend(self, now: float) -> None:
+        """It plays: for somebody, or for nobody since when."""
+        if self.viewers > 0 or self._kept:
+            self._unwatched_at = None
+            self._enter(State.PLAYING)
+        else:
+            self._unwatched_at = now if self._unwatched_at is None else self._unwatched_at
+            self._enter(State.LINGERING)
+        if not self._published.is_set():
+            self._published.set()
+            self._log.info("playing", seconds=round(self.steps["published"] - self.steps["requested"], 3))
+
+    def _stopped(self) -> MediaError:
+        return MediaError(
+            f"the camera sent nothing for {self._config.media.idle_seconds:g} s",
+            code="media_stopped",
+            remedy="check the network between camera and gateway; the next viewer invites it again",
+        )
+
+    # The end
+
+    async def _give_back(self) -> None:
+        """BYE, then the port, then the SSRC; what goes wrong with one keeps none of the others."""
+        async with AsyncExitStack() as last:  # runs from the bottom up
+            last.callback(self._finish)
+            last.callback(self._release_ssrc)
+            last.push_async_callback(self._close_ingest)
+            last.push_async_callback(self._say_goodbye)
+            self._enter(State.STOPPING)
 
     async def _say_goodbye(self) -> None:
-        """End the dialog and wait a bounded while for the answer; the port is still ours meanwhile."""
-        if self._invite is None:
+        """End the dialog and wait a bounded while for the camera's word; the port is still ours meanwhile."""
+        call = self._invite
+        if call is None:
             return
-        loop = asyncio.get_running_loop()
+        clock = asyncio.get_running_loop().time
         try:
             async with asyncio.timeout(limits.GOODBYE_SECONDS):
-                for effect in self._invite.push(CLOSE, loop.time()):
-                    if isinstance(effect, agent.End):
-                        self._sip.submit(effect, self._inbox.put_nowait)
-                while not self._invite.finished:
-                    event = await self._inbox.get()
-                    if isinstance(event, CallEvent):
-                        self._invite.push(event, loop.time())
+                self._send(call.push(CLOSE, clock()))
+                while not call.finished:
+                    self._news.clear()
+                    if self._words:
+                        self._send(call.push(self._words.popleft(), clock()))
+                    else:
+                        await self._news.wait()
         except TimeoutError:
-            self._tally.add("session.goodbye_unanswered")  # the user agent goes on repeating it by itself
+            self._tally.add("session.goodbye_unanswered", detail=self.key)  # the user agent goes on repeating it
         finally:
             self._dialogs.dialog_closed(self.key)
 
+    async def _close_ingest(self) -> None:
+        if self.ingest is None:
+            return
+        cause = self.cause
+        if cause is not None and not isinstance(cause, MediaError):
+            cause = MediaError(cause.message, code=cause.code, remedy=cause.remedy, stream=self.key)
+        try:
+            await self.ingest.close(cause)
+        finally:
+            self._figures = self.ingest.figures()
+            self.ingest = None  # the session is shown for a while; sockets and buffers are not
+
+    def _release_ssrc(self) -> None:
+        if self._ssrc is not None:
+            self._ssrcs.release(self._ssrc, asyncio.get_running_loop().time())
+
+    def _finish(self) -> None:
+        self._finished.set()
+        self._published.set()
+        self._log.info("ended", cause=self.cause.code if self.cause is not None else None)
+        self._enter(State.FAILED if self.cause is not None else State.ENDED)
+
     def _step(self, name: str, at: float) -> None:
-        self.steps.setdefault(name, at)
+        if name not in self.steps:
+            self.steps[name] = at
+            self._news.set()
 
     def _enter(self, state: State) -> None:
         if state is not self.state:

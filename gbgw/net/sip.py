@@ -168,6 +168,7 @@ class SipStack:
         finally:
             for handle in list(self._listeners):
                 self._tell(agent.Failed(handle, "transport"))
+            self.agent.forget_dialogs()
 
     async def _close_sockets(self) -> None:
         gone = [endpoint.gone for endpoint in self._datagrams]

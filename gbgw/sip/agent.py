@@ -118,6 +118,10 @@ class UserAgent:
         effects, self._effects = self._effects, []
         return effects
 
+    def forget_dialogs(self) -> None:
+        """Forget every dialog without a word: the sockets are gone."""
+        self._dialogs = Dialogs()
+
     # Figures
 
     @property
