@@ -22,6 +22,7 @@ _SECRET_TEXT: Final = re.compile(
 
 Logger = structlog.stdlib.BoundLogger
 
+logging.getLogger("gbgw").addHandler(logging.NullHandler())  # nor a word on stderr from a program without logging
 if not structlog.is_configured():  # a library is quiet: events go to the logging module, which the program sets up
     structlog.configure(
         processors=[structlog.stdlib.filter_by_level, structlog.stdlib.render_to_log_kwargs],
