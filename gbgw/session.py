@@ -150,7 +150,7 @@ class Session:
         await self._published.wait()
         if self.cause is not None:
             raise copy(self.cause)  # each viewer's own: a traceback grows with every raise
-        if self._stream is None or self.over:
+        if self._stream is None or not self.accepts_viewers:
             raise MediaError("the stream was stopped before it began", code="stream_stopped", stream=self.key)
         return self._stream
 
@@ -389,6 +389,7 @@ class Session:
             last.callback(self._release_ssrc)
             last.push_async_callback(self._close_ingest)
             last.push_async_callback(self._say_goodbye)
+            self._published.set()  # who waits for a picture hears at once that none will come
             self._enter(State.STOPPING)
 
     async def _say_goodbye(self) -> None:
@@ -429,7 +430,6 @@ class Session:
 
     def _finish(self) -> None:
         self._finished.set()
-        self._published.set()
         self._log.info("ended", cause=self.cause.code if self.cause is not None else None)
         self._enter(State.FAILED if self.cause is not None else State.ENDED)
 
