@@ -362,15 +362,12 @@ def read_answer(body: bytes, offer: SessionDescription) -> Answer:
     if not _reachable(address):
         address = ""
     setup: Setup | None = None
-    if offered.is_tcp:
-        role = (media.attribute("setup") or "").lower()
+    role = (media.attribute("setup") or "").lower()
+    by_udp = offered.is_tcp and not media.is_tcp and not role  # it will send UDP (reference 6.6)
+    if by_udp:
+        remarks.append("sdp.udp_answer")
+    elif offered.is_tcp:
         if not media.is_tcp:
-            if not role:
-                raise SdpError(
-                    "the camera answered a TCP offer with UDP",
-                    code="media_not_supported",
-                    remedy="set the device's transport to udp",
-                )
             remarks.append("sdp.protocol_not_tcp")
         setup = _COMPLEMENT[(offered.attribute("setup") or "passive").lower()]
         if role != setup:
@@ -389,7 +386,7 @@ def read_answer(body: bytes, offer: SessionDescription) -> Answer:
     return Answer(
         address=address,
         port=media.port,
-        transport="tcp" if offered.is_tcp else "udp",
+        transport="tcp" if offered.is_tcp and not by_udp else "udp",
         setup=setup,
         ssrc=ssrc,
         payload_types=payload_types,

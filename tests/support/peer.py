@@ -15,7 +15,8 @@ import hashlib
 import random
 import re
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -215,6 +216,11 @@ class Camera:
     async def receive(self, seconds: float = 3.0) -> Text:
         async with asyncio.timeout(seconds):
             return await self._inbox.get()
+
+    def drain(self) -> None:
+        """Forget what has come and nobody asked for."""
+        while not self._inbox.empty():
+            self._inbox.get_nowait()
 
     async def expect(self, what: str | int, seconds: float = 3.0, *, answer_messages: bool = True) -> Text:
         """The next request with this method, or response with this status; MESSAGEs on the way are answered 200."""
@@ -459,6 +465,34 @@ class Camera:
         _, writer = await asyncio.open_connection(*target)
         self._media.append(writer)
         return writer
+
+    @asynccontextmanager
+    async def listening(self, take: Callable[[asyncio.StreamWriter], None]) -> AsyncIterator[int]:
+        """Listen for the platform's media connection (TCP active on its side); yields the port."""
+        writers: list[asyncio.StreamWriter] = []
+
+        async def connected(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writers.append(writer)
+            take(writer)
+
+        server = await asyncio.start_server(connected, "127.0.0.1", 0)
+        try:
+            yield server.sockets[0].getsockname()[1]
+        finally:
+            server.close()
+            for writer in writers:
+                writer.close()
+                await asyncio.gather(writer.wait_closed(), return_exceptions=True)
+
+    async def hang_up(self) -> None:
+        """Close the SIP connection."""
+        assert self._writer is not None
+        self._writer.close()
+        await asyncio.gather(self._writer.wait_closed(), return_exceptions=True)
+
+    def new_call_id(self) -> None:
+        """Register with another Call-ID from now on, as after a restart."""
+        self._call_id = f"{self.random.getrandbits(48):x}@camera"
 
     async def close_media(self) -> None:
         for item in self._media:

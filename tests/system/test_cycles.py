@@ -1,0 +1,294 @@
+"""A thousand INVITE/BYE cycles, a third of them broken at a random step, leave nothing behind.
+
+RSS is read when nothing plays, after a fifth of the cycles and at the end. It may grow by GROWTH_BYTES: what stays by
+design (the last cause of each channel, counters, SSRCs that rest, the allocator's arenas) is bounded, and a leak of
+one session's buffers (a socket's 4 kB, a stream's cached group of 20 kB) in each cycle would be several times that.
+"""
+
+import asyncio
+import gc
+import os
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from gbgw.base.errors import GatewayError
+from tests.support import build, leaks
+from tests.support.peer import Camera, Text
+from tests.system.conftest import CHANNEL
+from tests.system.steps import FREE, Sender, fact, online, opened
+
+GatewayAt = Callable[..., Any]
+CAMERAS = 8
+GROWTH_BYTES = 6 << 20
+HASTE = (
+    "sip.invite_seconds=0.8",
+    "media.first_packet_seconds=0.8",
+    "media.key_frame_seconds=0.9",
+    "media.idle_seconds=0.8",
+    "media.linger_seconds=0",
+)
+
+
+def resident_bytes() -> int:
+    gc.collect()
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass
+class Cycle:
+    """One viewer's request, and a camera that does as `breakage` says."""
+
+    gateway: Any
+    camera: Camera
+    outcomes: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def key(self) -> str:
+        return f"{self.camera.id}-{CHANNEL}"
+
+    async def run(self, breakage: str) -> None:
+        script: Callable[[], Awaitable[str]] = getattr(self, breakage)
+        outcome = await script()
+        self.outcomes[f"{breakage}: {outcome}"] += 1
+        await fact(lambda: self.key not in self.gateway._sessions, f"the end of {breakage}", 10)
+        self.camera.drain()
+        self.camera.received.clear()
+
+    async def _cause(self, task: "asyncio.Task[Any]") -> str:
+        error = await task
+        if isinstance(error, GatewayError):
+            return error.code
+        await error.close()
+        return "played"
+
+    def _ask(self) -> "asyncio.Task[Any]":
+        return asyncio.create_task(opened(self.gateway, self.key), name="test:open")
+
+    async def _answered(self) -> tuple["asyncio.Task[Any]", Text]:
+        task = self._ask()
+        invite = await self.camera.expect("INVITE", 10)
+        await self.camera.answer_invite(invite, seconds=10)
+        return task, invite
+
+    async def _bye(self) -> None:
+        self.camera.respond(await self.camera.expect("BYE", 10), 200)
+
+    async def _send(self, invite: Text, pictures: int) -> Sender:
+        sender = Sender(self.camera, invite)
+        sender.udp = await self.camera.media_udp(sender.target)
+        for _ in range(pictures):
+            await sender.one()
+            await asyncio.sleep(0.002)
+        return sender
+
+    # What a camera may do
+
+    async def nothing(self) -> str:
+        """Not broken at all."""
+        task, invite = await self._answered()
+        await self._send(invite, 12)
+        watch = await task
+        assert not isinstance(watch, GatewayError), watch
+        await self._send(invite, 1)
+        await watch.close()
+        await self._bye()
+        await self.camera.close_media()
+        return "played"
+
+    async def silence(self) -> str:
+        task = self._ask()
+        invite = await self.camera.expect("INVITE", 10)
+        cause = await self._cause(task)
+        self.camera.respond(invite, 486)  # at last
+        return cause
+
+    async def ringing(self) -> str:
+        task = self._ask()
+        invite = await self.camera.expect("INVITE", 10)
+        self.camera.respond(invite, 180)
+        self.camera.respond(await self.camera.expect("CANCEL", 10), 200)
+        self.camera.respond(invite, 487)
+        return await self._cause(task)
+
+    async def refusal(self) -> str:
+        task = self._ask()
+        self.camera.respond(await self.camera.expect("INVITE", 10), 486)
+        return await self._cause(task)
+
+    async def garbage_answer(self) -> str:
+        task = self._ask()
+        invite = await self.camera.expect("INVITE", 10)
+        self.camera.respond(invite, 200, body=b"\xff\x00garbage")
+        await self._bye()
+        return await self._cause(task)
+
+    async def no_media(self) -> str:
+        task, _ = await self._answered()
+        await self._bye()
+        return await self._cause(task)
+
+    async def noise(self) -> str:
+        task, invite = await self._answered()
+        sender = Sender(self.camera, invite, lambda index: b"\xa5" + build.filler(300, index + 1))
+        sender.udp = await self.camera.media_udp(sender.target)
+        for _ in range(10):
+            await sender.one()
+        await self._bye()
+        await self.camera.close_media()
+        return await self._cause(task)
+
+    async def camera_bye(self) -> str:
+        task, invite = await self._answered()
+        await self._send(invite, 12)
+        watch = await task
+        self.camera.send(self.camera.bye(invite))
+        await self.camera.expect(200, 10)
+        await self.camera.close_media()
+        return await self._stopped(watch)
+
+    async def media_stops(self) -> str:
+        task, invite = await self._answered()
+        await self._send(invite, 12)
+        watch = await task
+        await self._bye()
+        await self.camera.close_media()
+        return await self._stopped(watch)
+
+    async def bye_lost(self) -> str:
+        """The first BYE gets lost."""
+        task, invite = await self._answered()
+        await self._send(invite, 12)
+        watch = await task
+        await watch.close()
+        await self.camera.expect("BYE", 10)
+        await self._bye()
+        await self.camera.close_media()
+        return "played"
+
+    async def viewer_leaves(self) -> str:
+        task = self._ask()
+        invite = await self.camera.expect("INVITE", 10)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await self.camera.answer_invite(invite, seconds=10)
+        await self._send(invite, 12)
+        await self._bye()
+        await self.camera.close_media()
+        return "left"
+
+    async def answers_twice(self) -> str:
+        task, invite = await self._answered()
+        self.camera.respond(invite, 200, body=self.camera.sdp_answer(invite, port=15060), to_tag="other")
+        await self._bye()  # of the second dialog
+        await self._send(invite, 12)
+        watch = await task
+        await watch.close()
+        await self._bye()
+        await self.camera.close_media()
+        return "played"
+
+    async def _stopped(self, watch: Any) -> str:
+        assert not isinstance(watch, GatewayError), watch
+        await fact(lambda: watch.stream.ended, "the stream ended", 5)
+        cause = watch.stream.cause
+        await watch.close()
+        return cause.code if cause is not None else "ended"
+
+
+BREAKAGES = {
+    "silence": "invite_no_answer",
+    "ringing": "invite_no_answer",
+    "refusal": "invite_rejected_486",
+    "garbage_answer": "sdp_unusable",
+    "no_media": "no_media",
+    "noise": "not_program_stream",
+    "camera_bye": "closed_by_camera",
+    "media_stops": "media_stopped",
+    "bye_lost": "played",
+    "viewer_leaves": "left",
+    "answers_twice": "played",
+}
+
+
+async def rest(gateway: Any) -> None:
+    """Nothing plays, and no port rests any more."""
+    await fact(lambda: gateway.resources() == FREE, "everything back", 10)
+    await fact(lambda: gateway._worker.ports.resting == 0, "the ports have rested", 15)
+
+
+async def cycles(gateway: Any, count: int, seed: int) -> dict[str, object]:
+    plan = random.Random(seed)
+    work = ["nothing" if plan.random() > 1 / 3 else plan.choice(list(BREAKAGES)) for _ in range(count)]
+    outcomes: Counter[str] = Counter()
+    lines: dict[str, object] = {}
+    async with asyncio.TaskGroup() as group:
+        cameras = [
+            Cycle(gateway, camera, outcomes)
+            for camera in [await stay(group, gateway, f"340200000013200{n:05}") for n in range(CAMERAS)]
+        ]
+
+        async def through(cycle: Cycle, line: list[str]) -> None:
+            while line:
+                await cycle.run(line.pop())
+
+        async def all_through(part: list[str]) -> None:
+            async with asyncio.TaskGroup() as parts:
+                for cycle in cameras:
+                    parts.create_task(through(cycle, part), name="test:cycles")
+
+        warm = count // 5
+        await all_through(work[:warm])
+        await rest(gateway)
+        tasks = sorted(task.get_name() for task in asyncio.all_tasks())
+        files, before = leaks.open_files(), resident_bytes()
+        await all_through(work[warm:])
+        await rest(gateway)
+        after = resident_bytes()
+        assert sorted(task.get_name() for task in asyncio.all_tasks()) == tasks
+        assert leaks.open_files() == files
+        async with asyncio.timeout(5):
+            while await gateway._store.dialogs():
+                await asyncio.sleep(0.02)
+        lines |= {"before": before, "after": after, "growth": after - before, "outcomes": dict(outcomes)}
+        for task in group._tasks:
+            task.cancel()
+    broken = sum(outcomes.values()) - outcomes["nothing: played"]
+    assert sum(outcomes.values()) == count
+    assert count / 4 < broken < count / 2
+    assert set(outcomes) <= {"nothing: played"} | {f"{name}: {code}" for name, code in BREAKAGES.items()}
+    assert after - before < GROWTH_BYTES, lines
+    return lines
+
+
+async def stay(group: asyncio.TaskGroup, gateway: Any, device_id: str) -> Camera:
+    """A camera that is online until its task is cancelled."""
+    loop = asyncio.get_running_loop()
+    here: asyncio.Future[Camera] = loop.create_future()
+
+    async def hold() -> None:
+        async with online(gateway, device_id) as camera:
+            here.set_result(camera)
+            await loop.create_future()
+
+    group.create_task(hold(), name=f"test:camera:{device_id}")
+    return await here
+
+
+async def test_150_cycles_leave_nothing(gateway_at: GatewayAt) -> None:
+    async with gateway_at(*HASTE) as gateway:
+        await cycles(gateway, 150, seed=28181)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1_800)
+async def test_1000_cycles_leave_nothing(gateway_at: GatewayAt, capsys: pytest.CaptureFixture[str]) -> None:
+    async with gateway_at(*HASTE) as gateway:
+        lines = await cycles(gateway, 1_000, seed=2022)
+    with capsys.disabled():
+        print(lines)
