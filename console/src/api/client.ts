@@ -107,7 +107,8 @@ export class Api {
   streams = (): Promise<Stream[]> => this.all("/streams");
   stream = (key: string, signal?: AbortSignal): Promise<Stream> => this.send("GET", `/streams/${key}`, undefined, signal);
   stopStream = (key: string): Promise<void> => this.send("DELETE", `/streams/${key}`);
-  diagnosis = (key: string): Promise<Diagnosis> => this.send("GET", `/streams/${key}/diagnosis`);
+  diagnosis = (key: string, signal?: AbortSignal): Promise<Diagnosis> =>
+    this.send("GET", `/streams/${key}/diagnosis`, undefined, signal);
   viewers = (key: string): Promise<Viewer[]> => this.all(`/streams/${key}/viewers`);
   viewer = (key: string, id: string, signal?: AbortSignal): Promise<Viewer> =>
     this.send("GET", `/streams/${key}/viewers/${id}`, undefined, signal);

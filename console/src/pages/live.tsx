@@ -29,7 +29,7 @@ export function LivePage(props: SessionProps & { wanted: string | null }): JSX.E
   const title = [device && titleOf(device), channel && titleOf(channel)].filter(Boolean).join(" · ");
 
   return (
-    <div class="live">
+    <div class="live-page">
       <h1 class="hidden">{title || "gbgw"}</h1>
       <PlayerView player={player} title={title} session={props} onStop={() => (location.hash = "#/live")} />
       <Tree model={model} current={key} onPlay={choose} />

@@ -9,7 +9,7 @@ export interface Abilities {
   webrtcVideo: ReadonlySet<string>; // lower-case, without "video/"
   webrtcAudio: ReadonlySet<string>;
   mse: (type: string) => boolean; // MediaSource.isTypeSupported, or false for everything
-  nativeHls: boolean;
+  nativeHls: (type: string) => boolean; // only where the browser must play HLS itself, lacking Media Source Extensions
 }
 
 /** Why an attempt is not the plain one; told to the user. */
@@ -35,7 +35,10 @@ export function askBrowser(): Abilities {
     webrtcVideo: codecs("video"),
     webrtcAudio: codecs("audio"),
     mse: (type) => source?.isTypeSupported(type) ?? false,
-    nativeHls: document.createElement("video").canPlayType("application/vnd.apple.mpegurl") !== "",
+    nativeHls: (type) => {
+      const video = document.createElement("video");
+      return source === null && video.canPlayType("application/vnd.apple.mpegurl") !== "" && video.canPlayType(type) !== "";
+    },
   };
 }
 
@@ -92,7 +95,7 @@ function attemptBy(protocol: Protocol, tracks: readonly Track[], can: Abilities)
     }
     return { protocol, transcode, notes };
   }
-  const plays = (type: string): boolean => can.mse(type) || (protocol === "hls" && can.nativeHls);
+  const plays = (type: string): boolean => can.mse(type) || (protocol === "hls" && can.nativeHls(type));
   if (video && !plays(mp4("video", video.rfc6381))) {
     if (video.codec === "H264" || !plays(mp4("video", BASELINE))) return null;
     transcode = true;

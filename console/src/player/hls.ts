@@ -35,7 +35,8 @@ export class HlsEngine implements Engine {
     hls.on(Hls.Events.ERROR, (_event, data) => {
       if (!data.fatal) return;
       if (data.type === Hls.ErrorTypes.MEDIA_ERROR) {
-        if (Date.now() - recovered > 10_000) {
+        const isHopeless = data.details === Hls.ErrorDetails.MANIFEST_INCOMPATIBLE_CODECS_ERROR;
+        if (!isHopeless && Date.now() - recovered > 10_000) {
           recovered = Date.now();
           hls.recoverMediaError();
           return;

@@ -1,6 +1,6 @@
 import { rebase, withQuery } from "../api/base";
 import { type Api, ApiError, errorOf, isAbort, toApiError } from "../api/client";
-import type { PlayToken, Stream, Track } from "../api/types";
+import type { PlayToken, Track } from "../api/types";
 import { Store, settings } from "../store";
 import { type Attempt, type Choice, CHOICES, type Note, type Protocol, askBrowser, maybeOtherwise, plan } from "./choose";
 import type { Engine, EngineContext } from "./engine";
@@ -205,16 +205,12 @@ class Run {
     this.state.set({ phase: "error", error: toApiError(error), stalled: false, figures: NO_FIGURES });
   }
 
-  /** Tracks of the stream where it runs already. */
+  /** Tracks of the stream where it runs already; its diagnosis answers for those that do not run, too. */
   private async tracksNow(): Promise<Track[] | null> {
-    try {
-      const stream: Stream = await this.api.stream(this.key, this.abort.signal);
-      const plays = stream.state === "playing" || stream.state === "lingering";
-      return plays && stream.tracks.length > 0 ? stream.tracks : null;
-    } catch (error) {
-      if (error instanceof ApiError && error.status === 404) return null;
-      throw error;
-    }
+    const { state } = await this.api.diagnosis(this.key, this.abort.signal);
+    if (state !== "playing" && state !== "lingering") return null;
+    const { tracks } = await this.api.stream(this.key, this.abort.signal);
+    return tracks.length > 0 ? tracks : null;
   }
 
   /**
