@@ -19,7 +19,7 @@ from gbgw.gateway import Gateway
 
 FIRST_DEVICE = 34020000001110000001
 FIRST_CHANNEL = 34020000001310000001
-READY_SECONDS = 15.0
+READY_SECONDS = 30.0  # three are usual; a loaded machine encodes the H.265 pattern slowly
 PR_SET_PDEATHSIG = 1
 
 
