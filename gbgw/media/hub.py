@@ -286,6 +286,7 @@ class Stream:
             return
         self.ended = True
         self.cause = cause
+        self._on_published = None  # an ended Stream is remembered for its cause, and not what fed it
         subscriptions, self._subscriptions = self._subscriptions, ()
         self._drop_gop()
         for subscription in subscriptions:
