@@ -47,6 +47,7 @@ from gbgw.observe import log
 from gbgw.observe.events import Events
 from gbgw.observe.histogram import Histogram
 from gbgw.playing import Playing
+from gbgw.reading import Reader
 from gbgw.serve.auth import Authority
 from gbgw.serve.context import Serving
 from gbgw.serve.http import HttpServer
@@ -161,6 +162,7 @@ class Gateway:
         self._dialogs: dict[str, StoredDialog] = {}
         self._registrar = Registrar(self.config.sip.domain, self, time.time)
         self._registrar_inbox: asyncio.Queue[registrar.Event] = asyncio.Queue(REGISTRAR_INBOX)
+        self._reader = Reader(self._tell_registrar, self.tally)
         self._first_frames = Histogram(FIRST_FRAME_BUCKETS)
         self._stopping = False
         self._exit = AsyncExitStack()
@@ -196,6 +198,7 @@ class Gateway:
                 drive(self._registrar, self._registrar_inbox, self._perform), name="registrar"
             )
             stack.callback(registering.cancel)
+            stack.callback(self._tasks.create_task(self._reader.run(), name="reader").cancel)
             stack.push_async_callback(self._close_sessions)
             await self._restore()
             self._authority = await self._authorise()
@@ -448,6 +451,8 @@ class Gateway:
                 self.directory.seen(device_id, datetime.now(UTC))
                 if document.root == "Response":
                     self._interviews.arrived(device_id, document)
+            case registrar.ReadBody():
+                self._reader.take(effect)
             case registrar.SaveBinding(binding):
                 self._store.save_binding(binding)
             case registrar.ForgetBinding(device_id):
@@ -708,7 +713,7 @@ class Gateway:
         ports = self._worker.ports
         yield Sample("ports", ports.in_use, labels={"state": "in_use"}, help="RTP port pairs.")
         yield Sample("ports", ports.free, labels={"state": "free"})
-        kinds = Counter(task.get_name().split(":", 1)[0] for task in asyncio.all_tasks())
+        kinds = Counter(_kind(task.get_name()) for task in asyncio.all_tasks())
         for kind, count in sorted(kinds.items()):
             yield Sample("tasks", count, labels={"kind": kind}, help="asyncio tasks by kind.")
         yield from self._invite_samples()
@@ -777,6 +782,11 @@ class Gateway:
         parsed = StreamKey.parse(key)
         entry = self.directory.get(parsed.device_id)
         return entry is not None and entry.online and entry.playable(parsed.channel_id)
+
+
+def _kind(task: str) -> str:
+    """The kind in "kind:id"; libraries leave their tasks the names of asyncio, which are endless."""
+    return "other" if task.startswith("Task-") else task.split(":", 1)[0]
 
 
 def _store_path(url: str) -> str:

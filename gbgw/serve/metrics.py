@@ -54,7 +54,6 @@ class GatewayCollector(Collector):
         yield from (viewers, sent, dropped)
         yield GaugeMetricFamily("gbgw_hls_outputs", "Streams segmented for HLS now", value=len(serving.hls))
         yield GaugeMetricFamily("gbgw_fanouts", "Muxed streams with viewers now", value=len(serving.fanouts))
-        yield GaugeMetricFamily("gbgw_tasks", "asyncio tasks now", value=len(asyncio.all_tasks()))
 
 
 def _families(samples: Iterable[Sample]) -> Iterable[Metric]:
