@@ -128,6 +128,7 @@ class Session:
         self._invite: LiveInvite | None = None
         self._stream: Stream | None = None
         self._figures = IngestFigures()
+        self._answered_tcp = False  # to an offer of UDP: believed only when no UDP comes
         self._unwatched_at: float | None = None  # loop seconds at which it was seen playing for nobody
         self._log = log.get("session").bind(stream=self.key, device=target.device_id)
 
@@ -318,6 +319,7 @@ class Session:
     async def _answered(self, answer: sdp.Answer, flow: Flow) -> None:
         assert self.ingest is not None
         self._step("answered", asyncio.get_running_loop().time())
+        self._answered_tcp = sdp.TCP_ANSWER in answer.remarks
         await self.ingest.answered(
             address=answer.address or flow.remote[0],
             port=answer.port,
@@ -358,7 +360,7 @@ class Session:
             return True
         if self._patience is not None and now >= self._patience:
             assert self.ingest is not None
-            raise self._stopped() if playing else self.ingest.diagnose()
+            raise self._stopped() if playing else self._no_picture()
         return False
 
     def _attend(self, now: float) -> None:
@@ -372,6 +374,12 @@ class Session:
         if not self._published.is_set():
             self._published.set()
             self._log.info("playing", seconds=round(self.steps["published"] - self.steps["requested"], 3))
+
+    def _no_picture(self) -> GatewayError:
+        assert self.ingest is not None
+        if self._answered_tcp and "first_packet" not in self.steps:
+            return sdp.answered_tcp()
+        return self.ingest.diagnose()
 
     def _stopped(self) -> MediaError:
         return MediaError(

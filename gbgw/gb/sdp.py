@@ -350,6 +350,18 @@ class Answer:
         return self.payload_types[0].is_vendor_private
 
 
+TCP_ANSWER: Final = "sdp.tcp_answer"  # remark: a UDP offer answered with TCP that names no role
+
+
+def answered_tcp() -> SdpError:
+    """Return the error for a camera that answered a UDP offer with TCP and means it."""
+    return SdpError(
+        "the camera answered a UDP offer with TCP",
+        code="media_not_supported",
+        remedy="set the device's transport to tcp-passive",
+    )
+
+
 def read_answer(body: bytes, offer: SessionDescription) -> Answer:
     """Return what the answer to `offer` means. Raises SdpError with what cannot work and what to try."""
     description = parse(body)
@@ -373,11 +385,9 @@ def read_answer(body: bytes, offer: SessionDescription) -> Answer:
         if role != setup:
             remarks.append("sdp.setup_copied")  # devices copy the line of the offer: the offered roles stay
     elif media.is_tcp:
-        raise SdpError(
-            "the camera answered a UDP offer with TCP",
-            code="media_not_supported",
-            remedy="set the device's transport to tcp-passive",
-        )
+        if role:
+            raise answered_tcp()
+        remarks.append(TCP_ANSWER)  # some firmwares write this line whatever was offered, and send UDP
     ssrc = description.ssrc
     if ssrc is None:
         remarks.append("sdp.no_ssrc")

@@ -389,6 +389,19 @@ def test_no_packet_after_the_answer() -> None:
     failed(script, "media.first_packet_seconds=4", code="no_rtp")
 
 
+def test_no_packet_after_an_answer_of_tcp() -> None:
+    """Some cameras write TCP whatever was offered and send UDP; only when none comes was it meant."""
+
+    async def script(world: World) -> None:
+        await begin(world)
+        world.answers(200, ANSWER.replace(b"RTP/AVP", b"TCP/RTP/AVP"))
+        await asyncio.sleep(3.9)
+        assert not world.session.over
+        assert world.ingest.answers[0][2] == "udp"
+
+    failed(script, "media.first_packet_seconds=4", code="media_not_supported")
+
+
 def test_packets_without_a_picture() -> None:
     async def script(world: World) -> None:
         await begin(world)

@@ -131,7 +131,7 @@ def test_media_level_address_wins() -> None:
         (reply("a=rtpmap:98 H264/90000", media="m=video 15060 RTP/AVP 98"), "not_program_stream"),
         (reply(media="m=video 15060 RTP/AVP"), "not_program_stream"),
         (reply(media="m=application 15060 RTP/AVP 96"), "not_program_stream"),
-        (reply(media="m=video 15060 TCP/RTP/AVP 96"), "media_not_supported"),
+        (reply("a=setup:passive", media="m=video 15060 TCP/RTP/AVP 96"), "media_not_supported"),
         (b"m=video 1 RTP/AVP 96\n" * (2 * limits.SDP_LINES), "sdp_unusable"),
         (b"a" * (limits.SDP_BYTES + 1), "sdp_unusable"),
     ],
@@ -186,6 +186,12 @@ def test_udp_answer_to_a_tcp_offer() -> None:
     answer = sdp.read_answer(reply(), TCP_OFFER)
     assert (answer.transport, answer.setup) == ("udp", None)
     assert "sdp.udp_answer" in answer.remarks
+
+
+def test_tcp_answer_without_a_role_to_a_udp_offer() -> None:
+    """Written whatever was offered: UDP follows, else the session says what the camera answered."""
+    answer = sdp.read_answer(reply("y=0200000001", media="m=video 28793 TCP/RTP/AVP 96"), OFFER)
+    assert (answer.transport, answer.setup, answer.port, answer.remarks) == ("udp", None, 28793, (sdp.TCP_ANSWER,))
 
 
 @pytest.mark.parametrize("transport", get_args(sdp.Transport))
