@@ -77,6 +77,7 @@ GOODBYE_SECONDS: Final = 2.0  # a parting BYE may take this long
 
 # GB/T 28181
 XML_BYTES: Final = 16 << 20
+DOCUMENT_BACKLOG_BYTES: Final = 64 << 20  # of large documents that wait to be read: twenty catalogs of 10,000 channels
 XML_DEPTH: Final = 32
 XML_TEXT: Final = 65_536  # characters in one field
 CATALOG_ITEMS: Final = 10_000  # per message, GB/T 28181-2022 section 9.5
@@ -139,3 +140,15 @@ STORE_BATCH: Final = 1_000  # writes in one transaction; more are written before
 STORE_BATCHES: Final = 64  # on their way to the disk; a slower disk loses writes that nobody waits for
 HTTP_HEAD_SECONDS: Final = 20.0  # for the first request head of a connection; nginx waits 60, slow phones need 2
 WHEP_ANSWER_SECONDS: Final = 5.0  # gathering is one bind; longer is a fault of ours
+
+# WebRTC
+WHEP_MEDIA_LINES: Final = 32  # of an offer; a browser's has three at most
+WHEP_CANDIDATES: Final = 32  # remote addresses of a line or fragment, and of a session: each is probed
+WHEP_FINGERPRINTS: Final = 4  # of a line: one for each digest that DTLS knows, and one over
+WEBRTC_CHECKS: Final = 100  # pairs of addresses probed for one viewer (RFC 8445 section 6.1.2.5)
+WEBRTC_DATAGRAMS: Final = 256  # unread from one viewer: seconds of RTCP; before DTLS anybody may send them
+WEBRTC_CATCH_UP_BYTES: Final = 3 << 20  # of a cached GOP, half a second at the pace it leaves with
+WEBRTC_CATCH_UP_PICTURES: Final = 300  # of it: twelve seconds, which a browser decodes in about one
+WEBRTC_HISTORY: Final = 1_024  # packets kept for NACK, power of two: 200 ms of a catch-up burst, 2 s of 4 Mbit/s
+RTP_PAYLOAD_BYTES: Final = 1_200  # fits 1280 (IPv6 minimum) with RTP, SRTP, UDP and IP around it
+RTP_SOUND_SAMPLES: Final = 480  # 60 ms of G.711 in a packet

@@ -29,7 +29,7 @@ BEIJING: Final = timezone(timedelta(hours=8))
 DEFAULT_EXPIRES: Final = 86_400  # seconds, when neither Contact nor Expires says
 KEEPALIVE_SECONDS: Final = 60.0  # the standard's interval
 KEEPALIVE_COUNT: Final = 3  # the standard's number of missed ones
-_LATER_BYTES: Final = 64 << 10  # a body larger than this is read in a push of its own, after its 200 has left
+_LATER_BYTES: Final = 8 << 10  # 2 ms of reading; a larger body is read elsewhere (ReadBody), after its 200 has left
 _STEADY: Final = 1.25  # two intervals whose ratio is below this are the device's own
 
 OfflineReason = Literal["unregistered", "expired", "keepalive", "transport", "removed"]
@@ -95,6 +95,15 @@ class RequestArrived:
 
 
 @dataclass(frozen=True, slots=True)
+class BodyRead:
+    """What came of a ReadBody: a document, or the error why there is none."""
+
+    device_id: str
+    outcome: Document | ManscdpError
+    dialog: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class FlowGone:
     """A TCP connection closed."""
 
@@ -124,7 +133,7 @@ class Restored:
     bindings: tuple[Binding, ...]
 
 
-Event = RequestArrived | FlowGone | Dropped | HeartbeatSet | Restored | Tick
+Event = RequestArrived | BodyRead | FlowGone | Dropped | HeartbeatSet | Restored | Tick
 
 # Effects
 
@@ -175,6 +184,16 @@ class MessageReceived:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadBody:
+    """Read this large body with `manscdp.parse`, away from the loop, and come back with BodyRead; its 200 has been
+    given already."""
+
+    device_id: str
+    body: bytes
+    dialog: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SaveBinding:
     binding: Binding
 
@@ -192,7 +211,7 @@ class Counted:
     detail: str = ""
 
 
-Effect = Answer | Registered | Refreshed | Offline | MessageReceived | SaveBinding | ForgetBinding | Counted
+Effect = Answer | Registered | Refreshed | Offline | MessageReceived | ReadBody | SaveBinding | ForgetBinding | Counted
 
 
 @dataclass(slots=True)
@@ -234,7 +253,7 @@ class Registrar:
     """Every device's registration and heartbeat."""
 
     __slots__ = (
-        "_authenticator", "_backlog", "_by_flow", "_devices", "_directory", "_edition", "_failures", "_heap", "_nobody",
+        "_authenticator", "_by_flow", "_devices", "_directory", "_edition", "_failures", "_heap", "_nobody",
         "_online", "_wall",
     )  # fmt: skip
 
@@ -259,12 +278,9 @@ class Registrar:
         self._by_flow: dict[tuple[str, tuple[str, int], int], set[str]] = {}
         self._heap: list[tuple[float, str]] = []
         self._failures = Failures()
-        self._backlog: list[tuple[str, bytes, int | None]] = []
 
     @property
     def deadline(self) -> float | None:
-        if self._backlog:
-            return 0.0
         return self._heap[0][0] if self._heap else None
 
     @property
@@ -294,11 +310,11 @@ class Registrar:
         """Mark offline who is overdue, then take `event`."""
         effects: list[Effect] = []
         self._expire(now, effects)
-        if self._backlog:
-            self._read(*self._backlog.pop(0), now, effects)
         match event:
             case RequestArrived():
                 self._request(event, now, effects)
+            case BodyRead(device_id, outcome, dialog):
+                self._take(device_id, outcome, dialog, now, effects)
             case FlowGone(flow):
                 for device_id in sorted(self._by_flow.get(_flow_key(flow), ())):
                     self._drop(self._devices[device_id], "transport", effects)
@@ -348,18 +364,31 @@ class Registrar:
         self._alive(device, now)
         body = event.request.body
         if len(body) > _LATER_BYTES:
-            self._backlog.append((device.device_id, body, event.dialog))
-        else:
-            self._read(device.device_id, body, event.dialog, now, effects)
-
-    def _read(self, device_id: str, body: bytes, dialog: int | None, now: float, effects: list[Effect]) -> None:
-        try:
-            document = manscdp.parse(body)
-        except ManscdpError as error:
-            effects.append(Counted("registrar.unreadable", f"{device_id}: {error.message}"))
+            effects.append(ReadBody(device.device_id, body, event.dialog))
             return
+        outcome: Document | ManscdpError
+        try:
+            outcome = manscdp.parse(body)
+        except ManscdpError as error:
+            outcome = error
+        self._take(device.device_id, outcome, event.dialog, now, effects)
+
+    def _take(
+        self,
+        device_id: str,
+        outcome: Document | ManscdpError,
+        dialog: int | None,
+        now: float,
+        effects: list[Effect],
+    ) -> None:
+        if isinstance(outcome, ManscdpError):
+            effects.append(Counted("registrar.unreadable", f"{device_id}: {outcome.message}"))
+            return
+        document = outcome
         device = self._devices.get(device_id)
-        if isinstance(document.payload, Keepalive) and device is not None:
+        if device is None or device.binding is None:
+            return  # gone while its document was read
+        if isinstance(document.payload, Keepalive):
             device.note_keepalive(now)
             self._alive(device, now)
         effects.append(MessageReceived(device_id, document, dialog))

@@ -10,6 +10,7 @@ EventT = TypeVar("EventT")
 EffectT = TypeVar("EffectT")
 
 BURST: Final = 64  # events taken in a row before other tasks get the loop: about 5 ms of SIP requests
+BURST_SECONDS: Final = 0.01  # and the longest they may take: some events are documents of 2 ms each
 
 
 async def drive(
@@ -22,22 +23,22 @@ async def drive(
     perform: may be a plain function; the effects of a machine that many share must be performed without awaiting.
     """
     clock = asyncio.get_running_loop().time
-    taken = 0
+    taken, since = 0, clock()
     while not machine.finished:
         event: EventT | Tick = TICK
         if inbox.empty():
-            taken = 0
             try:
                 async with asyncio.timeout_at(machine.deadline):
                     event = await inbox.get()
             except TimeoutError:
                 pass
+            taken, since = 0, clock()
         else:
             event = inbox.get_nowait()
             taken += 1
-            if taken >= BURST:
-                taken = 0
+            if taken >= BURST or clock() - since >= BURST_SECONDS:
                 await asyncio.sleep(0)
+                taken, since = 0, clock()
         for effect in machine.push(event, clock()):
             waiting = perform(effect)
             if waiting is not None:

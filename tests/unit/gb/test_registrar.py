@@ -4,11 +4,12 @@ from pathlib import Path
 import pytest
 
 from gbgw.base import limits
-from gbgw.base.errors import SipError
+from gbgw.base.errors import ManscdpError, SipError
 from gbgw.base.machine import TICK
 from gbgw.gb import manscdp
 from gbgw.gb.registrar import (
     Binding,
+    BodyRead,
     Counted,
     Credentials,
     Dropped,
@@ -18,6 +19,7 @@ from gbgw.gb.registrar import (
     HeartbeatSet,
     MessageReceived,
     Offline,
+    ReadBody,
     Refreshed,
     Registered,
     Registrar,
@@ -372,19 +374,22 @@ def test_message_is_answered_empty_and_handed_on(camera: Peer) -> None:
     ]
 
 
-def test_a_large_body_is_read_after_its_answer_left(camera: Peer, registrar: Registrar) -> None:
+def test_a_large_body_is_read_elsewhere_after_its_answer(camera: Peer, registrar: Registrar) -> None:
     camera.register(1.0)
-    body = manscdp.catalog_part(1, CAMERA, 0, ()).replace(
-        b"</Response>", b"<x>" + b"y" * 60_000 + b"</x>" + b"<z>" + b"y" * 60_000 + b"</z></Response>"
-    )
+    body = manscdp.catalog_part(1, CAMERA, 0, ()).replace(b"</Response>", b"<x>" + b"y" * 9_000 + b"</x></Response>")
     effects = camera.message(body, 2.0)
     assert answer(effects).status == 200
-    assert only(effects, MessageReceived) == []
-    deadline = registrar.deadline
-    assert deadline is not None
-    assert deadline <= 2.0
-    assert [each.document.cmd_type for each in only(list(registrar.push(TICK, 2.0)), MessageReceived)] == ["Catalog"]
-    assert registrar.deadline is None or registrar.deadline > 2.0
+    assert effects[1:] == [ReadBody(CAMERA, body)]
+    document = manscdp.parse(body)
+    assert list(registrar.push(BodyRead(CAMERA, document), 2.5)) == [MessageReceived(CAMERA, document)]
+    unreadable = registrar.push(BodyRead(CAMERA, ManscdpError("junk")), 2.5)
+    assert only(list(unreadable), Counted)[0].name == "registrar.unreadable"
+
+
+def test_a_large_body_of_a_device_that_went_meanwhile_is_left_out(camera: Peer, registrar: Registrar) -> None:
+    camera.register(1.0)
+    registrar.push(Dropped(CAMERA), 2.0)
+    assert list(registrar.push(BodyRead(CAMERA, manscdp.parse(KEEPALIVE)), 2.5)) == []
 
 
 def test_unreadable_body_is_counted(camera: Peer) -> None:
