@@ -23,13 +23,15 @@ SHUTDOWN_SECONDS = 4.5  # what a clean end may take; interface.md promises five
 
 
 class Group(click.Group):
-    """A command group whose GatewayErrors become one line and exit code 1, or 2 for configuration."""
+    """A command group whose GatewayErrors become a line for each problem and exit code 1, or 2 for configuration."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except GatewayError as error:
-            click.echo(f"gbgw: {error.code}: {error}", err=True)
+            problems = error.problems if isinstance(error, ConfigError) else (error.message,)
+            for problem in problems:
+                click.echo(f"gbgw: {error.code}: {problem}" + (f" ({error.remedy})" if error.remedy else ""), err=True)
             ctx.exit(2 if isinstance(error, ConfigError) else 1)
 
 

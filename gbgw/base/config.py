@@ -9,6 +9,7 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
@@ -108,6 +109,11 @@ class WebRtcConfig(Section):
     ports: str = Field("", description="one port or a range; empty: ephemeral")
     advertise: tuple[str, ...] = Field((), description="extra candidate addresses (NAT)")
     ice_servers: tuple[str, ...] = ()
+
+    @field_validator("advertise")
+    @classmethod
+    def _advertise(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(str(ip_address(host)) for host in value)
 
     @field_validator("ports")
     @classmethod
@@ -211,8 +217,9 @@ def load(path: str | None = None, *, env: Mapping[str, str] | None = None, overr
     try:
         config = Config.model_validate(values)
     except ValidationError as error:
+        problems = _explain(error, origins)
         raise ConfigError(
-            _explain(error, origins), remedy="gbgw config show prints every key with its default"
+            "; ".join(problems), remedy="gbgw config show prints every key with its default", problems=problems
         ) from None
     return Loaded(config, origins)
 
@@ -281,7 +288,7 @@ def _put(values: dict[str, Any], origins: dict[str, str], section: str, key: str
     origins[f"{section}.{key}"] = origin
 
 
-def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
+def _explain(error: ValidationError, origins: Mapping[str, str]) -> list[str]:
     lines = []
     for problem in error.errors():
         where = [str(part) for part in problem["loc"]]
@@ -293,7 +300,7 @@ def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
             continue
         message = problem["msg"].removeprefix("Value error, ")
         lines.append(f"{origin}: {'.'.join(where) or 'configuration'}: {message}")
-    return "; ".join(lines)
+    return lines
 
 
 def _known(where: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ Every error has a stable `code` (the cause codes of docs/operations.md), a sente
 the shells in `serve` turn an error into a status; damaged packets are counted (`base.tally`), never raised.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -35,7 +36,15 @@ class GatewayError(Exception):
 
 
 class ConfigError(GatewayError):
+    """The program cannot start like this. `problems`: each on its own, where there are several."""
+
     default_code = "config_invalid"
+
+    def __init__(
+        self, message: str, *, code: str | None = None, remedy: str = "", problems: Sequence[str] = ()
+    ) -> None:
+        super().__init__(message, code=code, remedy=remedy)
+        self.problems = tuple(problems) or (message,)
 
 
 class LimitError(GatewayError):

@@ -10,7 +10,7 @@ from typing import Final, Protocol, cast
 from urllib.parse import urlsplit
 
 from gbgw.base import limits
-from gbgw.base.errors import ConfigError
+from gbgw.base.errors import ConfigError, LocalError
 from gbgw.base.tally import Tally
 from gbgw.sip.compose import marked_via
 from gbgw.sip.flow import Flow, Transport
@@ -54,6 +54,14 @@ class Address:
         if parts.scheme not in ("udp", "tcp") or port is None:
             raise ConfigError(f"{url} is no SIP address.", remedy="Write udp://host:port or tcp://host:port.")
         return cls("udp" if parts.scheme == "udp" else "tcp", parts.hostname or "0.0.0.0", port)
+
+    def refused(self, error: OSError) -> LocalError:
+        """Return what to tell a person when the kernel does not let us listen here."""
+        return LocalError(
+            f"cannot listen on {self.transport}://{self.host}:{self.port}: {error.strerror}",
+            code="listen_failed",
+            remedy="choose another sip.listen, or stop what listens there",
+        )
 
     def bind(self) -> socket.socket:
         """Return a bound socket; "::" takes IPv4 too. Raises OSError."""
@@ -282,8 +290,11 @@ def _now() -> float:
 
 
 async def open_datagrams(owner: Owner, address: Address) -> Datagrams:
-    """Bind a UDP endpoint. Raises OSError."""
-    bound = address.bind()
+    """Bind a UDP endpoint. Raises LocalError "listen_failed"."""
+    try:
+        bound = address.bind()
+    except OSError as error:
+        raise address.refused(error) from None
     try:
         _, endpoint = await asyncio.get_running_loop().create_datagram_endpoint(
             lambda: Datagrams(owner, address), sock=bound
@@ -295,11 +306,17 @@ async def open_datagrams(owner: Owner, address: Address) -> Datagrams:
 
 
 async def open_server(owner: Owner, address: Address) -> asyncio.Server:
-    """Listen for TCP. Raises OSError."""
-    bound = address.bind()
+    """Listen for TCP. Raises LocalError "listen_failed"."""
+    try:
+        bound = address.bind()
+    except OSError as error:
+        raise address.refused(error) from None
     make: Callable[[], Connection] = partial(Connection, owner)
     try:
         return await asyncio.get_running_loop().create_server(make, sock=bound, backlog=1024)
+    except OSError as error:
+        bound.close()
+        raise address.refused(error) from None
     except BaseException:
         bound.close()
         raise

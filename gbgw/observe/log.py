@@ -3,11 +3,12 @@
 Passwords, tokens and digest responses are replaced before a line is written, whatever key they hide under.
 """
 
+import json
 import logging
 import re
 import sys
-from collections.abc import MutableMapping
-from typing import Any, Final, Literal, TextIO
+from collections.abc import Mapping, MutableMapping
+from typing import Any, Final, Literal, TextIO, cast
 
 import structlog
 
@@ -17,7 +18,14 @@ _SECRET_KEYS: Final = frozenset(
     {"password", "token", "authorization", "response", "ha1", "ha1_md5", "ha1_sha256", "secret"}
 )
 _SECRET_TEXT: Final = re.compile(
-    r'(?i)((?:token|password|response|nonce)=)("?)[^\s"&,;<]+|(<Password>)[^<]*|(Bearer )[A-Za-z0-9._~+/=-]+'
+    r"""(?ix)
+    ((?:token|password|passwd|secret|ha1) ["']? \s*[=:]\s* | (?:response|nonce)=)  # key=value, "key": "value"
+        (?: "[^"]*"? | '[^']*'? | [^\s"'&,;<>]+ )
+    | (<Password>)[^<]*
+    | (Bearer\s+)[^\s"',;]+
+    | (://[^\s/:@]*:)[^\s/@]+(?=@)  # scheme://user:secret@host
+    | \b(gbgw_)[A-Za-z0-9_-]{16,}  # a bearer token of ours, wherever it stands
+    """
 )
 
 Logger = structlog.stdlib.BoundLogger
@@ -38,17 +46,44 @@ def get(name: str) -> Logger:
 
 
 def redact(text: str) -> str:
-    """Return `text` without secrets in URLs, headers and XML."""
-    return _SECRET_TEXT.sub(lambda m: f"{m[1] or m[3] or m[4]}***", text)
+    """Return `text` without secrets in URLs, headers, JSON and XML."""
+    return _SECRET_TEXT.sub(lambda match: f"{next(kept for kept in match.groups() if kept)}***", text)
+
+
+def _clean(value: Any) -> Any:
+    match value:
+        case str():
+            return redact(value)
+        case Mapping():
+            return {key: "***" if str(key).lower() in _SECRET_KEYS else _clean(each) for key, each in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [_clean(each) for each in value]
+        case None | bool() | int() | float():
+            return value
+    return redact(str(value))
 
 
 def _redact_event(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    for key, value in event.items():
-        if key in _SECRET_KEYS:
-            event[key] = "***"
-        elif isinstance(value, str):
-            event[key] = redact(value)
-    return event
+    return cast(dict[str, Any], _clean(event))
+
+
+def _lines(colors: bool) -> structlog.typing.Processor:
+    """Time, level, area and event in columns, for eyes."""
+    console = structlog.dev.ConsoleRenderer(
+        colors=colors, pad_event_to=24, sort_keys=False, exception_formatter=structlog.dev.plain_traceback
+    )
+
+    def render(logger: Any, method: str, event: MutableMapping[str, Any]) -> str:
+        event["event"] = f"{event.pop('area', event.pop('logger', 'gbgw')):<9} {event.get('event', '')}"
+        return str(console(logger, method, event))
+
+    return render
+
+
+def _json(_logger: object, _method: str, event: MutableMapping[str, Any]) -> str:
+    """One object a line; the fields that every line has come first."""
+    first = {key: event.pop(key) for key in ("timestamp", "level", "area", "event") if key in event}
+    return json.dumps({**first, **event}, default=str, ensure_ascii=False)
 
 
 def configure(
@@ -60,13 +95,11 @@ def configure(
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info if not console else structlog.processors.StackInfoRenderer(),
+        structlog.processors.TimeStamper(fmt="%H:%M:%S" if console else "iso", utc=not console),
+        structlog.processors.format_exc_info,  # a text, so that it is cleaned too; never with the values of locals
         _redact_event,
     ]
-    renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer(colors=out.isatty()) if console else structlog.processors.JSONRenderer()
-    )
+    renderer: structlog.typing.Processor = _lines(out.isatty()) if console else _json
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
@@ -78,6 +111,7 @@ def configure(
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(getattr(logging, level.upper()), logging.WARNING))
+    logging.captureWarnings(True)
 
 
 def tally_listener(tally_log: Logger) -> Any:

@@ -182,9 +182,9 @@ def _open_listener(listen: str) -> socket.socket:
     except OSError as error:
         listener.close()
         raise LocalError(
-            f"Cannot listen on {listen}: {error.strerror}.",
+            f"cannot listen on http://{listen}: {error.strerror}",
             code="listen_failed",
-            remedy="Choose another http.listen, or stop what listens there.",
+            remedy="choose another http.listen, or stop what listens there",
         ) from None
     return listener
 

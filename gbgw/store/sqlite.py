@@ -268,13 +268,16 @@ class SqliteStore:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    remedy = f"give [store] url a writable file; {path} is not one"
+    remedy = "give store.url a file in a folder that exists and may be written to"
     try:
         if not path.exists():
             path.touch(mode=0o600)  # it will hold what devices authenticate with
         connection = sqlite3.connect(path, timeout=2.0, isolation_level=None, check_same_thread=True)
     except (OSError, sqlite3.Error) as error:
-        raise ConfigError(f"the store {path} cannot be opened: {error}", code="store_unusable", remedy=remedy) from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(
+            f"the store {path} cannot be opened: {reason}", code="store_unusable", remedy=remedy
+        ) from None
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(

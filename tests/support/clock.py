@@ -24,7 +24,7 @@ class _Jumping(selectors.SelectSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """Time stands still while anything can run, then jumps to the next timer. Not for sockets of others, nor threads."""
+    """Time stands still while anything can run, then jumps to the next timer. Not for threads or other processes."""
 
     def __init__(self) -> None:
         self._jumping = _Jumping()

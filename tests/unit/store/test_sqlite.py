@@ -243,7 +243,7 @@ async def test_foreign_and_broken_files_are_refused(tmp_path: Path) -> None:
         with pytest.raises(ConfigError) as caught:
             await SqliteStore.open(path)
         assert caught.value.code == "store_unusable"
-        assert str(path) in caught.value.remedy
+        assert str(path) in caught.value.message
 
 
 async def test_a_failed_migration_leaves_the_file_as_it_was(
