@@ -131,7 +131,7 @@ function Shell(props: { token: string; me: WhoAmI; onLeave: (expired: boolean) =
             </span>
           )}
           <Preferences />
-          <IconButton icon="exit" label={t("nav.signOut")} onClick={() => props.onLeave(false)} testId="sign-out" />
+          <IconButton icon="exit" label={me.name ? `${t("nav.signOut")} (${me.name})` : t("nav.signOut")} onClick={() => props.onLeave(false)} testId="sign-out" />
         </div>
       </header>
       <main id="content" tabIndex={-1}>

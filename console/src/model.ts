@@ -107,12 +107,22 @@ export class Model {
       this.world.set({ streams, events: this.world.get().events + 1 });
       return;
     }
-    if (event.type.startsWith("device.") && typeof data["id"] === "string") {
+    if (event.type === "device.deleted" && typeof data["id"] === "string") this.forget(data["id"]);
+    else if (event.type.startsWith("device.") && typeof data["id"] === "string") {
       this.dirty.add(data["id"]);
       clearTimeout(this.gatherer);
       this.gatherer = window.setTimeout(() => void this.refreshDirty(), GATHER_MS);
     }
     this.world.set({ events: this.world.get().events + 1 });
+  }
+
+  private forget(id: string): void {
+    const devices = new Map(this.world.get().devices);
+    const channels = new Map(this.world.get().channels);
+    devices.delete(id);
+    channels.delete(id);
+    this.dirty.delete(id);
+    this.world.set({ devices, channels });
   }
 
   private async refreshDirty(): Promise<void> {

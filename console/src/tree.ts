@@ -2,7 +2,7 @@
 
 import { ApiError } from "./api/client";
 import type { Channel, Device } from "./api/types";
-import type { ChannelList } from "./model";
+import type { ChannelList, World } from "./model";
 
 export type Row =
   | { kind: "device"; id: string; device: Device; open: boolean; shown: number }
@@ -13,6 +13,15 @@ export const streamKey = (device: string, channel: string): string => `${device}
 
 /** Title of a thing that may have no name, and need not have a unique one. */
 export const titleOf = (thing: { name: string; id: string }): string => thing.name || thing.id;
+
+/** What a stream shows, in words as far as they are known. */
+export function nameOf(world: Pick<World, "devices" | "channels">, key: string): string {
+  const [deviceId = "", channelId = ""] = key.split("@")[0]!.split("-");
+  const device = world.devices.get(deviceId);
+  const list = world.channels.get(deviceId);
+  const channel = Array.isArray(list) ? list.find(({ id }) => id === channelId) : undefined;
+  return [device ? titleOf(device) : deviceId, channel && titleOf(channel)].filter(Boolean).join(" · ");
+}
 
 export function rowsOf(
   devices: Iterable<Device>,

@@ -36,9 +36,10 @@ group("describe", () => {
     });
   });
   it("tells the SIP status of a refusal", () => {
-    const text = describe("en", { code: "invite_rejected_486", message: "busy", remedy: "Try later." });
-    expect(text.title).toBe("The camera refused to send its picture (SIP 486)");
-    expect(text.remedy).toBe("Try later.");
+    const text = describe("en", { code: "invite_rejected_403", message: "forbidden", remedy: "Ask its owner." });
+    expect(text.title).toBe("The camera refused to send its picture (SIP 403)");
+    expect(text.remedy).toBe("Ask its owner.");
+    expect(describe("en", { code: "invite_rejected_486", message: "m", remedy: "" }).title).toBe("The camera is busy (SIP 486)");
   });
   it("does not take a hostile code for a property", () => {
     expect(describe("en", { code: "constructor", message: "m", remedy: "" }).title).toBe("m");

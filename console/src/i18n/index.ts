@@ -49,7 +49,8 @@ export function describe(
 ): ErrorText {
   const words: Readonly<Record<string, string>> = DICTIONARIES[lang];
   const rejected = /^invite_rejected_(\d{3})$/.exec(error.code);
-  const code = rejected ? "invite_rejected" : error.code;
+  const isBusy = rejected && ["486", "600"].includes(rejected[1]!); // Busy Here, Busy Everywhere
+  const code = isBusy ? "busy" : rejected ? "invite_rejected" : error.code;
   const title = words[`error.${code}`];
   const status = rejected ? ` (SIP ${rejected[1]})` : "";
   if (title === undefined) return { title: error.message || error.code, remedy: error.remedy, detail: "" };

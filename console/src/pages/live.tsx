@@ -2,7 +2,7 @@ import type { JSX } from "preact";
 import { useEffect } from "preact/hooks";
 import type { SessionProps } from "../app";
 import { useStore } from "../store";
-import { titleOf } from "../tree";
+import { nameOf } from "../tree";
 import { PlayerView, usePlayer } from "../ui/player";
 import { Tree } from "../ui/tree";
 
@@ -19,14 +19,11 @@ export function LivePage(props: SessionProps & { wanted: string | null }): JSX.E
   }, [wanted]);
 
   const choose = (next: string): void => {
+    window.scrollTo({ top: 0 }); // on a phone the player is above the list
     if (next === wanted) player.retry();
     else location.hash = `#/live/${next}`;
   };
-  const [deviceId = "", channelId = ""] = (key ?? "").split("@")[0]!.split("-");
-  const device = world.devices.get(deviceId);
-  const list = world.channels.get(deviceId);
-  const channel = Array.isArray(list) ? list.find(({ id }) => id === channelId) : undefined;
-  const title = [device && titleOf(device), channel && titleOf(channel)].filter(Boolean).join(" · ");
+  const title = key ? nameOf(world, key) : "";
 
   return (
     <div class="live-page">

@@ -1,12 +1,12 @@
 import type { JSX } from "preact";
-import { useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 import type { SessionProps } from "../app";
 import { toApiError } from "../api/client";
 import type { Diagnosis, Stream } from "../api/types";
 import { ago, bits, codecName, percent, seconds, when } from "../format";
 import { describe, useWords } from "../i18n";
 import { useStore } from "../store";
-import { titleOf } from "../tree";
+import { nameOf } from "../tree";
 import { useNow, usePolled } from "../ui/hooks";
 import { Confirm, Dialog, Empty, ErrorNote, IconButton, say, sayError } from "../ui/parts";
 
@@ -19,10 +19,10 @@ export function StreamsPage(session: SessionProps): JSX.Element {
   const [stopping, setStopping] = useState<Stream | null>(null);
   const [shown, setShown] = useState<string | null>(null);
 
-  const nameOf = (key: string): string => {
-    const device = world.devices.get(key.split("-")[0]!);
-    return device ? titleOf(device) : key.split("-")[0]!;
-  };
+  const devices = [...new Set(data?.map(({ key }) => key.split("-")[0]!) ?? [])].join();
+  useEffect(() => {
+    for (const id of devices.split(",")) if (world.devices.has(id)) model.loadChannels(id);
+  }, [devices]);
   const stop = async (stream: Stream): Promise<void> => {
     try {
       await api.stopStream(stream.key);
@@ -61,7 +61,7 @@ export function StreamsPage(session: SessionProps): JSX.Element {
               {data.map((stream) => (
                 <tr key={stream.key} data-testid={`stream-${stream.key}`}>
                   <td data-label={t("streams.stream")} class="main">
-                    <strong>{nameOf(stream.key)}</strong>
+                    <strong>{nameOf(world, stream.key)}</strong>
                     <span class="mono sub">{stream.key.replace("-", " / ")}</span>
                   </td>
                   <td data-label={t("streams.state")}>
@@ -137,7 +137,7 @@ export function StreamsPage(session: SessionProps): JSX.Element {
           onConfirm={() => void stop(stopping)}
         />
       )}
-      {shown && <DiagnosisDialog session={session} streamKey={shown} name={nameOf(shown)} onClose={() => setShown(null)} />}
+      {shown && <DiagnosisDialog session={session} streamKey={shown} name={nameOf(world, shown)} onClose={() => setShown(null)} />}
     </div>
   );
 }

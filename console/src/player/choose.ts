@@ -112,7 +112,7 @@ export function mp4(kind: "audio" | "video", codecs: string): string {
 /** Causes that another protocol may not have; everything else is the camera's or the caller's and stays. */
 const OF_THE_PROTOCOL: ReadonlySet<string> = new Set([
   "no_codec_fits", "b_frames_unsupported", "codec_unsupported", "sdp_offer_invalid", "webrtc_off", "webrtc_slow",
-  "webrtc_ports_exhausted", "candidate_invalid", "transcode_off", "transcode_limit", "origin_refused",
+  "webrtc_ports_exhausted", "candidate_invalid", "origin_refused",
   "player_connection", "player_decode", "player_timeout", "unreachable",
 ]);
 

@@ -202,7 +202,22 @@ class Run {
   private giveUp(error: unknown): void {
     if (this.stopped || isAbort(error)) return;
     this.stop();
-    this.state.set({ phase: "error", error: toApiError(error), stalled: false, figures: NO_FIGURES });
+    const known = toApiError(error);
+    this.fail(known);
+    if (known.code === "player_connection") void this.explain();
+  }
+
+  private fail(error: ApiError): void {
+    this.state.set({ phase: "error", error, stalled: false, figures: NO_FIGURES });
+  }
+
+  /** A connection that broke says nothing; the gateway may know that it was the camera that stopped. */
+  private async explain(): Promise<void> {
+    const { cause } = await this.api.diagnosis(this.key).catch(() => ({ cause: null }));
+    const { key, phase } = this.state.get();
+    if (cause && key === this.key && phase === "error") {
+      this.fail(new ApiError(0, cause.code, cause.message, cause.remedy));
+    }
   }
 
   /** Tracks of the stream where it runs already; its diagnosis answers for those that do not run, too. */
@@ -362,8 +377,12 @@ class Run {
     try {
       const row = await this.api.viewer(this.key, engine.viewer, this.abort.signal);
       this.queueBytes = row.queue_bytes;
-    } catch {
+    } catch (error) {
       this.queueBytes = null; // shown as unknown
+      // Our row is gone, so the gateway has ended this: WebRTC alone would notice it only after many seconds.
+      if (toApiError(error).code === "unknown_viewer" && this.state.get().protocol !== "hls") {
+        this.giveUp(new ApiError(0, "player_connection", "The gateway ended the stream."));
+      }
     }
     window.setTimeout(() => (this.polling = false), 1000);
   }

@@ -90,7 +90,6 @@ export class WhepEngine implements Engine {
     this.stopped = true;
     clearTimeout(this.lost);
     clearTimeout(this.connecting);
-    this.peer?.close();
     this.context.video.srcObject = null;
     this.end();
   }
@@ -129,9 +128,15 @@ export class WhepEngine implements Engine {
     if (!this.stopped) this.context.fail(new ApiError(0, "player_connection", message));
   }
 
+  /** DELETE goes first: closing the connection would make the gateway forget the session that is to be deleted. */
   private end(): void {
-    if (this.session) void fetch(this.session, { method: "DELETE", keepalive: true }).catch(() => undefined);
+    const { session, peer } = this;
     this.session = null;
+    if (peer) peer.onconnectionstatechange = null;
+    if (!session) return peer?.close();
+    void fetch(session, { method: "DELETE", keepalive: true })
+      .catch(() => undefined)
+      .finally(() => peer?.close());
   }
 }
 

@@ -101,7 +101,12 @@ export function PlayerView(props: { player: Player; title: string; session: Sess
         <div class="player-bar">
           <div class="player-name">
             <strong>{title || t("player.title")}</strong>
-            {key && <span class="mono">{key.replace("-", " / ")}</span>}
+            {key && (
+              <span class="mono">
+                <span class="device-part">{key.split("-")[0]} / </span>
+                {key.split("-")[1]}
+              </span>
+            )}
           </div>
           <div class="player-tools">
             <IconButton

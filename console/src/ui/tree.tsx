@@ -9,7 +9,8 @@ import { Dot, Empty, ErrorNote, IconButton } from "./parts";
 
 const ROW = 44; // px, as in style.css
 const OVERSCAN = 8;
-const OPEN_AT_START = 24; // so few devices are shown opened
+const OPEN_AT_START = 24; // so few devices are shown opened ...
+const OPEN_CHANNELS = 64; // ... unless they have more channels than this
 const SEARCH_ALL_FROM = 2; // characters, before every device's channels are read
 
 interface Props {
@@ -31,7 +32,8 @@ export function Tree({ model, current, onPlay }: Props): JSX.Element {
 
   const opened = useMemo(() => {
     if (open) return open;
-    return new Set(world.devices.size <= OPEN_AT_START ? world.devices.keys() : []);
+    const few = world.devices.size <= OPEN_AT_START ? [...world.devices.values()] : [];
+    return new Set(few.filter((device) => device.channel_count <= OPEN_CHANNELS).map(({ id }) => id));
   }, [open, world.devices]);
   useEffect(() => {
     for (const id of opened) if (world.devices.has(id)) model.loadChannels(id);
