@@ -19,6 +19,7 @@ from gbgw.base import config as configuration
 from gbgw.base.errors import ConfigError, GatewayError
 from gbgw.observe import log
 
+TABLE_WIDTH = 300
 SHUTDOWN_SECONDS = 4.5  # what a clean end may take; interface.md promises five
 
 
@@ -82,6 +83,7 @@ async def _serve(loaded: configuration.Loaded, path: str | None, overrides: tupl
             return
         for line in gateway.reload(fresh.config):
             log.get("config").warning(line)
+        log.get("config").info("reloaded")
 
     async with Gateway(loaded.config) as gateway:
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
@@ -89,10 +91,13 @@ async def _serve(loaded: configuration.Loaded, path: str | None, overrides: tupl
             click.echo(f"admin token: {gateway.new_admin_token}")
         click.echo(f"console: {gateway.http_url}/")
         sys.stdout.flush()
-        await gateway.wait()
+        try:
+            await gateway.wait()
+        finally:
+            log.get("gateway").info("stopping")
 
 
-@main.command()
+@main.command(short_help="A gateway and simulated cameras on loopback.")
 @click.option(
     "--cameras",
     default=2,
@@ -151,10 +156,13 @@ def config_show(path: str | None, overrides: tuple[str, ...], as_json: bool) -> 
     if as_json:
         click.echo(json_text([{"key": key, "value": value, "origin": origin} for key, value, origin in rows]))
         return
-    table = Table("key", "value", "origin", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for title in ("key", "value", "origin"):
+        table.add_column(title, no_wrap=True, overflow="ignore")
     for key, value, origin in rows:
         table.add_row(key, repr(value) if isinstance(value, str) else str(value), origin)
-    Console(soft_wrap=True).print(table)
+    width = None if sys.stdout.isatty() else TABLE_WIDTH  # a file or a pipe has no edge
+    Console(width=width, highlight=False).print(table, soft_wrap=True)
 
 
 def json_text(value: object) -> str:

@@ -36,7 +36,7 @@ def _first(group: BaseExceptionGroup[GatewayError]) -> GatewayError:
     return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
-@click.command()
+@click.command(short_help="A simulated camera or NVR that registers at a platform.")
 @click.option(
     "--server", callback=_server, metavar="HOST:PORT", help="Where the platform listens for SIP; port 5060 if left out."
 )

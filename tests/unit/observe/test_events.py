@@ -7,7 +7,7 @@ from gbgw.observe.events import BEHIND, REMEMBERED, Events, Happened
 
 async def collect(events: Events, after: int | None, into: list[Happened]) -> None:
     async for event in events.follow(after):
-        into.append(event)  # noqa: PERF401 - seen one by one while it runs
+        into.append(event)
 
 
 async def test_live_and_remembered() -> None:
