@@ -20,6 +20,7 @@ _NEEDED: Final = ("Via", "From", "To", "Call-ID", "CSeq")
 _WITH_BODY: Final = frozenset(("INVITE", "MESSAGE", "NOTIFY", "INFO", "PUBLISH", "UPDATE", "REFER"))
 _PING: Final = b"\r\n\r\n"
 _BLANK_BYTES: Final = b"\r\n\0"
+_EXOSIP_KEEPALIVE: Final = b"jaK"  # every 17 s, followed by NUL; cameras are built on that library
 
 
 class Ping(Enum):
@@ -59,8 +60,8 @@ class _Head:
 
 
 def is_keepalive(datagram: bytes) -> bool:
-    """Return whether a datagram is a NAT keep-alive: at most 4 bytes of CR, LF and NUL."""
-    return len(datagram) <= 4 and not datagram.strip(_BLANK_BYTES)
+    """Return whether a datagram is a NAT keep-alive: at most 4 bytes of CR, LF and NUL, or what libeXosip2 sends."""
+    return len(datagram) <= 4 and datagram.strip(_BLANK_BYTES) in (b"", _EXOSIP_KEEPALIVE)
 
 
 def parse(datagram: bytes) -> Message:

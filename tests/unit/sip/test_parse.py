@@ -96,7 +96,7 @@ def test_an_ack_may_call_itself_invite_in_cseq() -> None:
     assert parse(data).cseq == (1, "INVITE")
 
 
-@pytest.mark.parametrize("data", [b"", b"\r\n", b"\r\n\r\n", b"\0\0\0\0"])
+@pytest.mark.parametrize("data", [b"", b"\r\n", b"\r\n\r\n", b"\0\0\0\0", b"jaK\0", b"jaK"])
 def test_keepalives(data: bytes) -> None:
     assert is_keepalive(data)
 
