@@ -13,21 +13,19 @@ import asyncio
 import os
 import secrets
 import time
-from collections import Counter, OrderedDict
-from collections.abc import Iterable, Sequence
+from collections import OrderedDict
+from collections.abc import Iterable
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from types import TracebackType
 from typing import Final, Literal, Self
 
-from gbgw.base import limits
-from gbgw.base.access_unit import AccessUnit
-from gbgw.base.codec import H265, PCMA, PCMU
+from gbgw import figures
 from gbgw.base.config import Config
 from gbgw.base.errors import ConfigError, GatewayError, LimitError, LocalError, MediaError, PeerError, RequestError
 from gbgw.control import ControlDesk, TokenRows
+from gbgw.dialogs import Dialogs
 from gbgw.directory import DeviceEntry, Directory
 from gbgw.gb import ids, invite, registrar
 from gbgw.gb.catalog import CatalogDone
@@ -37,10 +35,8 @@ from gbgw.gb.manscdp import DeviceInfo, edition_of
 from gbgw.gb.registrar import Credentials, Registrar
 from gbgw.gb.ssrc import SsrcPool
 from gbgw.interview import Interviews
-from gbgw.media.hub import Stream
-from gbgw.media.track import Track
 from gbgw.mux.feed import Feeds
-from gbgw.mux.transcode import Derived, Transcoders
+from gbgw.mux.transcode import Transcoders
 from gbgw.net.drive import drive
 from gbgw.net.sip import SipStack
 from gbgw.observe import log
@@ -56,86 +52,17 @@ from gbgw.serve.webrtc import WebRtc
 from gbgw.session import Session, State, Target
 from gbgw.sip.agent import Incoming
 from gbgw.sip.flow import Flow
-from gbgw.sip.message import Request, Response, Uri
 from gbgw.store.base import Device as StoredDevice
-from gbgw.store.base import StoredDialog
 from gbgw.store.sqlite import SqliteStore
+from gbgw.watching import Watch, Watching
 from gbgw.worker.local import LocalWorker
 
 STRICT: Final = os.environ.get("GBGW_STRICT") == "1"
 ENDED_REMEMBERED: Final = 1_000  # sessions that are over whose cause the API still shows
 FIRST_FRAME_BUCKETS: Final = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
-TRANSCODE_SECONDS: Final = 8.0  # from request to the first transcoded picture: a child's start and one GOP
 KEYFRAME_ANSWER_SECONDS: Final = 5.0
 REBOOT_SILENCE_SECONDS: Final = 2.0  # of a stream whose camera registers as if it had restarted
 REGISTRAR_INBOX: Final = 16_384  # requests that wait for the registrar
-
-
-class _Publication:
-    """A sink that only waits for a stream's first set of tracks."""
-
-    def __init__(self) -> None:
-        self.event = asyncio.Event()
-        self.cause: GatewayError | None = None
-        self.ended = False
-
-    def on_tracks(self, tracks: tuple[Track, ...], generation: int) -> None:
-        self.event.set()
-
-    def on_unit(self, unit: AccessUnit, track: Track) -> None:
-        pass
-
-    def on_end(self, cause: GatewayError | None) -> None:
-        self.ended, self.cause = True, cause
-        self.event.set()
-
-
-async def _published(stream: Stream) -> None:
-    """Wait for a derived stream's first picture or sound."""
-    if stream.published:
-        return
-    publication = _Publication()
-    subscription = stream.attach(publication, replay=False)
-    try:
-        async with asyncio.timeout(TRANSCODE_SECONDS):
-            await publication.event.wait()
-    except TimeoutError:
-        raise LocalError(
-            f"the transcoder gave no picture within {TRANSCODE_SECONDS:.0f} s",
-            code="transcode_slow",
-            remedy="the machine may be overloaded; lower media.transcode or play without ?video=h264",
-            stream=stream.key,
-        ) from None
-    finally:
-        subscription.detach()
-    if publication.ended:
-        raise publication.cause or MediaError("the stream ended", code="stream_stopped", stream=stream.key)
-
-
-class Watch:
-    """The right to watch one stream; what `serve` calls a Viewing."""
-
-    def __init__(self, session: Session, stream: Stream, derived: Sequence[Derived]) -> None:
-        self.stream = stream
-        self._session = session
-        self._derived = derived
-        self._open = True
-
-    async def close(self) -> None:
-        if not self._open:
-            return
-        self._open = False
-        try:
-            for derived in reversed(self._derived):
-                await derived.close()
-        finally:
-            self._session.viewer_left()
-
-    def touched(self) -> None:
-        """Nothing to do: the session lives as long as this Watch is open."""
-
-    def request_keyframe(self) -> None:
-        self._session.on_keyframe_wanted()
 
 
 class Gateway:
@@ -159,7 +86,6 @@ class Gateway:
         self._stored: dict[str, StoredDevice] = {}
         self._sessions: dict[str, Session] = {}
         self._ended: OrderedDict[str, tuple[Session, datetime]] = OrderedDict()
-        self._dialogs: dict[str, StoredDialog] = {}
         self._registrar = Registrar(self.config.sip.domain, self, time.time)
         self._registrar_inbox: asyncio.Queue[registrar.Event] = asyncio.Queue(REGISTRAR_INBOX)
         self._reader = Reader(self._tell_registrar, self.tally)
@@ -174,10 +100,12 @@ class Gateway:
         async with AsyncExitStack() as stack:
             self._store = await SqliteStore.open(_store_path(self.config.store.url))
             stack.push_async_callback(self._store.close)
+            self._dialogs = Dialogs(self._store, self.tally)
             await self._load()
             self._transcoders = await stack.enter_async_context(
                 Transcoders(video_limit=self.config.media.transcode, tally=self.tally)
             )
+            self._watching = Watching(self._transcoders)
             self._worker = await stack.enter_async_context(LocalWorker(self.config.media, self.feeds, tally=self.tally))
             self._sip = await stack.enter_async_context(
                 SipStack(
@@ -200,7 +128,8 @@ class Gateway:
             stack.callback(registering.cancel)
             stack.callback(self._tasks.create_task(self._reader.run(), name="reader").cancel)
             stack.push_async_callback(self._close_sessions)
-            await self._restore()
+            for dialog in await self._store.dialogs():
+                self._tasks.create_task(self._dialogs.end_old(dialog, self._sip), name=f"orphan:{dialog.key}")
             self._authority = await self._authorise()
             self._webrtc = await stack.enter_async_context(WebRtc(self.config.webrtc, tally=self.tally))
             self._http = await stack.enter_async_context(self._http_server())
@@ -257,34 +186,7 @@ class Gateway:
     ) -> Watch:
         """Return once the stream is playable, inviting the camera where nobody did yet (serve.source.StreamSource)."""
         session = await self._session(key)
-        session.viewer_came()
-        derived: list[Derived] = []
-        try:
-            stream = await session.playable()
-            if self._needs_h264(stream, protocol, video):
-                derived.append(await self._transcoders.h264(stream))
-                stream = derived[-1].stream
-                await _published(stream)
-            if audio == "aac" and stream.audio is not None and stream.audio.codec in (PCMA, PCMU):
-                derived.append(await self._transcoders.aac(stream))
-                stream = derived[-1].stream
-                await _published(stream)
-        except BaseException:
-            for each in reversed(derived):
-                await each.close()
-            session.viewer_left()
-            raise
-        session.first_viewer(asyncio.get_running_loop().time())
-        return Watch(session, stream, derived)
-
-    def _needs_h264(self, stream: Stream, protocol: str, wish: str | None) -> bool:
-        """H.265 where H.264 was asked for; B-frames for WebRTC, where transcoding is allowed at all."""
-        track = stream.video
-        if track is None:
-            return False
-        if protocol == "webrtc" and track.reorder_depth > 0 and track.codec is not H265:
-            return wish == "h264" or self.config.media.transcode > 0
-        return wish == "h264" and track.codec is H265
+        return await self._watching.open(session, protocol=protocol, audio=audio, video=video)
 
     def play(self, device_id: str, channel_id: str) -> Playing:
         """Watch a channel from Python: `async with gateway.play(...) as playing`, then `playing.units()` or
@@ -344,7 +246,7 @@ class Gateway:
             sip=self._sip,
             worker=self._worker,
             ssrcs=self._ssrcs,
-            dialogs=self,
+            dialogs=self._dialogs,
             tally=self.tally,
             keyframe=self._ask_keyframe,
             changed=self._session_changed,
@@ -493,7 +395,8 @@ class Gateway:
                 session.close(MediaError(message, code=code, remedy="the next viewer invites it again once it is back"))
 
     def _end_silent_sessions(self, device_id: str) -> None:
-        """The device looks restarted. Some change their Call-ID at every refresh, so only what no longer sends is dead."""
+        """The device looks restarted. Some change their Call-ID at every refresh, so only what no longer sends is
+        dead."""
         now = asyncio.get_running_loop().time()
         for session in self._sessions.values():
             if session.target.device_id == device_id and now - session.heard_at > REBOOT_SILENCE_SECONDS:
@@ -624,50 +527,6 @@ class Gateway:
         else:
             self._credentials.pop(device.device_id, None)
 
-    async def _restore(self) -> None:
-        """End dialogs that a crash left open in cameras."""
-        for dialog in await self._store.dialogs():
-            self._tasks.create_task(self._end_old_dialog(dialog), name=f"orphan:{dialog.key}")
-
-    async def _end_old_dialog(self, dialog: StoredDialog) -> None:
-        """BYE to a camera that may still be sending to a gateway that died."""
-        if dialog.remote_tag and dialog.flow.transport == "udp":
-            try:
-                await self._sip.request(_old_bye(dialog), dialog.flow, limits.GOODBYE_SECONDS)
-            except GatewayError as error:
-                self.tally.add("dialog.orphan_unanswered", detail=f"{dialog.key}: {error.code}")
-        self._store.dialog_closed(dialog.call_id, dialog.local_tag)
-
-    async def dialog_opening(self, key: str, request: Request, flow: Flow, ssrc: str, port: int) -> None:
-        dialog = StoredDialog(
-            request.call_id,
-            request.from_.tag or "",
-            key,
-            str(request.from_.uri),
-            str(request.to_.uri),
-            flow,
-            1,  # CSeq of the INVITE, which the user agent numbers
-            time.time(),
-            ssrc=ssrc,
-            port=port,
-        )
-        self._dialogs[key] = dialog
-        await self._store.dialog_opening(dialog)
-
-    def dialog_confirmed(self, key: str, response: Response) -> None:
-        dialog = self._dialogs.get(key)
-        if dialog is not None:
-            contact = response.contact
-            self._dialogs[key] = replace(
-                dialog, remote_tag=response.to_.tag or "", remote_target=str(contact.uri) if contact is not None else ""
-            )
-            self._store.dialog_confirmed(self._dialogs[key])
-
-    def dialog_closed(self, key: str) -> None:
-        dialog = self._dialogs.pop(key, None)
-        if dialog is not None:
-            self._store.dialog_closed(dialog.call_id, dialog.local_tag)
-
     # What is shown of it
 
     def recent(self, seconds: float) -> dict[str, Session]:
@@ -702,46 +561,7 @@ class Gateway:
 
     def samples(self) -> Iterable[Sample]:
         """The figures of /metrics."""
-        online = sum(entry.online for entry in self.directory)
-        yield Sample("devices", online, labels={"state": "online"}, help="Devices known to the platform.")
-        yield Sample("devices", len(self.directory) - online, labels={"state": "offline"})
-        states = Counter(session.state.value for session in self._sessions.values())
-        for state in State:
-            yield Sample("streams", states[state.value], labels={"state": state.value}, help="Streams by state.")
-        yield Sample("ssrcs", self._ssrcs.in_use, labels={"state": "in_use"}, help="SSRCs of the platform's pool.")
-        yield Sample("ssrcs", self._ssrcs.available, labels={"state": "free"})
-        ports = self._worker.ports
-        yield Sample("ports", ports.in_use, labels={"state": "in_use"}, help="RTP port pairs.")
-        yield Sample("ports", ports.free, labels={"state": "free"})
-        kinds = Counter(_kind(task.get_name()) for task in asyncio.all_tasks())
-        for kind, count in sorted(kinds.items()):
-            yield Sample("tasks", count, labels={"kind": kind}, help="asyncio tasks by kind.")
-        yield from self._invite_samples()
-        yield from self._stream_samples()
-
-    def _invite_samples(self) -> Iterable[Sample]:
-        yield Sample(
-            "invite_to_first_frame_seconds",
-            self._first_frames.sum,
-            "histogram",
-            help="From the INVITE to the first playable picture.",
-            buckets=self._first_frames.buckets,
-        )
-
-    def _stream_samples(self) -> Iterable[Sample]:
-        for key, session in self._sessions.items():
-            figures = session.figures()
-            labels = {"stream": key}
-            for name, value in (
-                ("packets", figures.packets),
-                ("lost", figures.lost),
-                ("reordered", figures.reordered),
-                ("late", figures.late),
-                ("duplicates", figures.duplicates),
-            ):
-                yield Sample(f"rtp_{name}", value, "counter", labels, help=f"RTP packets {name} by stream.")
-            yield Sample("rtp_bytes", figures.bytes, "counter", labels, help="RTP bytes received by stream.")
-            yield Sample("rtp_jitter_seconds", figures.jitter_seconds, "gauge", labels, help="RFC 3550 jitter.")
+        return figures.samples(self.directory, self._sessions, self._ssrcs, self._worker.ports, self._first_frames)
 
     # HTTP
 
@@ -784,11 +604,6 @@ class Gateway:
         return entry is not None and entry.online and entry.playable(parsed.channel_id)
 
 
-def _kind(task: str) -> str:
-    """The kind in "kind:id"; libraries leave their tasks the names of asyncio, which are endless."""
-    return "other" if task.startswith("Task-") else task.split(":", 1)[0]
-
-
 def _store_path(url: str) -> str:
     return url.removeprefix("sqlite:///") or ":memory:"
 
@@ -800,17 +615,6 @@ def _media_transport(text: str) -> Literal["udp", "tcp-passive", "tcp-active"] |
 @lru_cache(maxsize=4096)
 def _common_credentials(device_id: str, domain: str, password: str) -> Credentials:
     return Credentials.of(device_id, domain, password)
-
-
-def _old_bye(dialog: StoredDialog) -> Request:
-    """The BYE of a dialog that this process did not open (RFC 3261 section 12.2.1.1)."""
-    headers = {
-        "From": f"<{dialog.local_uri}>;tag={dialog.local_tag}",
-        "To": f"<{dialog.remote_uri}>;tag={dialog.remote_tag}",
-        "Call-ID": dialog.call_id,
-        "CSeq": f"{dialog.local_cseq + 1} BYE",
-    }
-    return Request.new("BYE", Uri.parse(dialog.remote_target or dialog.remote_uri), headers)
 
 
 def _write_private(path: str, secret: str) -> None:

@@ -1,5 +1,5 @@
-"""Reads large documents away from the loop: a catalog of 10,000 channels takes a second, and other devices wait for their
-answers meanwhile.
+"""Reads large documents away from the loop: a catalog of 10,000 channels takes a second, and other devices wait for
+their answers meanwhile.
 
 One at a time, in a thread, in order of arrival; what waits is bounded in bytes.
 """

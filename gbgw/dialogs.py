@@ -1,0 +1,75 @@
+"""The dialogs that a crash must not leave open in cameras: written before an INVITE leaves, ended by the next start."""
+
+import time
+from dataclasses import replace
+from typing import Protocol
+
+from gbgw.base import limits
+from gbgw.base.errors import GatewayError
+from gbgw.base.tally import Tally
+from gbgw.sip.flow import Flow
+from gbgw.sip.message import Request, Response, Uri
+from gbgw.store.base import Store, StoredDialog
+
+
+class Asking(Protocol):
+    async def request(self, request: Request, flow: Flow, timeout_seconds: float) -> Response: ...
+
+
+class Dialogs:
+    """What the store knows of the dialogs in progress; session.Dialogs."""
+
+    def __init__(self, store: Store, tally: Tally) -> None:
+        self._store = store
+        self._tally = tally
+        self._open: dict[str, StoredDialog] = {}
+
+    async def dialog_opening(self, key: str, request: Request, flow: Flow, ssrc: str, port: int) -> None:
+        """Return when it is on disk: the INVITE may leave."""
+        dialog = StoredDialog(
+            request.call_id,
+            request.from_.tag or "",
+            key,
+            str(request.from_.uri),
+            str(request.to_.uri),
+            flow,
+            1,  # CSeq of the INVITE, which the user agent numbers
+            time.time(),
+            ssrc=ssrc,
+            port=port,
+        )
+        self._open[key] = dialog
+        await self._store.dialog_opening(dialog)
+
+    def dialog_confirmed(self, key: str, response: Response) -> None:
+        dialog = self._open.get(key)
+        if dialog is not None:
+            contact = response.contact
+            target = str(contact.uri) if contact is not None else ""
+            self._open[key] = replace(dialog, remote_tag=response.to_.tag or "", remote_target=target)
+            self._store.dialog_confirmed(self._open[key])
+
+    def dialog_closed(self, key: str) -> None:
+        dialog = self._open.pop(key, None)
+        if dialog is not None:
+            self._store.dialog_closed(dialog.call_id, dialog.local_tag)
+
+    async def end_old(self, dialog: StoredDialog, sip: Asking) -> None:
+        """BYE to a camera that may still be sending to a gateway that died."""
+        if dialog.remote_tag and dialog.flow.transport == "udp":
+            try:
+                await sip.request(_bye(dialog), dialog.flow, limits.GOODBYE_SECONDS)
+            except GatewayError as error:
+                self._tally.add("dialog.orphan_unanswered", detail=f"{dialog.key}: {error.code}")
+        self._store.dialog_closed(dialog.call_id, dialog.local_tag)
+
+
+def _bye(dialog: StoredDialog) -> Request:
+    """The BYE of a dialog that this process did not open (RFC 3261 section 12.2.1.1)."""
+    headers = {
+        "From": f"<{dialog.local_uri}>;tag={dialog.local_tag}",
+        "To": f"<{dialog.remote_uri}>;tag={dialog.remote_tag}",
+        "Call-ID": dialog.call_id,
+        "CSeq": f"{dialog.local_cseq + 1} BYE",
+    }
+    return Request.new("BYE", Uri.parse(dialog.remote_target or dialog.remote_uri), headers)
