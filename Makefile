@@ -68,8 +68,8 @@ fuzz: build ## coverage-guided fuzzing, SECONDS_EACH seconds a target
 bench: build ## pytest-benchmark: core / model and core / FFmpeg ratios
 	@$(BIN)/python -m pytest benchmarks -q -o timeout=0 --benchmark-only --benchmark-columns=median,ops,rounds
 
-soak: build ## 1,000 INVITE/BYE cycles and more, a third of them broken
-	@GBGW_STRICT=1 $(BIN)/python -m pytest tests/system -q -m soak -o addopts= -o timeout=0
+soak: build ## 1,000 INVITE/BYE cycles, a third of them broken; a million damaged streams
+	@GBGW_STRICT=1 $(BIN)/python -m pytest tests/system tests/property -q -m soak -o addopts= -o timeout=0
 
 wheel: build ## a wheel with compiled cores and the built console
 	@$(BIN)/python -m build --wheel --no-isolation -o dist

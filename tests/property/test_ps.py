@@ -148,6 +148,7 @@ def test_core_equals_model_with_events(
     assert core.counts == model.counts
 
 
+@pytest.mark.conformance(78)
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 1 << 33), st.lists(st.integers(1, 9_000), min_size=1, max_size=20))
 def test_time_wraps_anywhere(first: int, steps: list[int]) -> None:
@@ -160,6 +161,7 @@ def test_time_wraps_anywhere(first: int, steps: list[int]) -> None:
     assert [unit.pts for unit in units] == [pts + base for pts in times]
 
 
+@pytest.mark.conformance(76)
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 1 << 30), st.lists(st.integers(0, 200), min_size=1, max_size=12))
 def test_a_unit_with_a_hole_is_never_returned(seed: int, lost: list[int]) -> None:
@@ -193,6 +195,7 @@ def test_corpus(path: object) -> None:
     assert run(_ps.Demuxer, [data]) == run(ps_model.Demuxer, [data])
 
 
+@pytest.mark.conformance(77)
 def test_mutated_corpus() -> None:
     rng = random.Random(28181)
     for _ in range(1_500):
@@ -201,6 +204,17 @@ def test_mutated_corpus() -> None:
         assert run(_ps.Demuxer, [data]) == run(ps_model.Demuxer, [data])
 
 
+@pytest.mark.conformance(77)
+@pytest.mark.soak
+@pytest.mark.timeout(3_600)
+def test_a_million_mutations_never_raise() -> None:
+    rng = random.Random(77)
+    for _ in range(1_000_000):
+        data = fuzz_ps.mutate(rng.choice(SEEDS), rng, SEEDS)
+        fuzz_ps.run(_ps.Demuxer(max_unit_bytes=fuzz_ps.MAX_UNIT_BYTES), [data])
+
+
+@pytest.mark.conformance(77)
 @pytest.mark.parametrize(
     "piece",
     [

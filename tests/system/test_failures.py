@@ -52,6 +52,7 @@ def codes(gateway: Gateway) -> list[str]:
 # No answer, a refusal, a useless answer
 
 
+@pytest.mark.conformance(26)
 async def test_a_camera_that_never_answers(gateway_at: GatewayAt) -> None:
     async with gateway_at("sip.invite_seconds=0.6") as gateway, online(gateway) as camera, asked(gateway) as task:
         invite = await camera.expect("INVITE")
@@ -62,6 +63,7 @@ async def test_a_camera_that_never_answers(gateway_at: GatewayAt) -> None:
         assert codes(gateway) == ["invite_no_answer"]
 
 
+@pytest.mark.conformance(26)
 async def test_a_camera_that_only_rings_is_cancelled(gateway_at: GatewayAt) -> None:
     async with gateway_at("sip.invite_seconds=0.6") as gateway, online(gateway) as camera, asked(gateway) as task:
         invite = await camera.expect("INVITE")
@@ -78,6 +80,7 @@ async def test_a_camera_that_only_rings_is_cancelled(gateway_at: GatewayAt) -> N
         await all_back(gateway)
 
 
+@pytest.mark.conformance(26)
 async def test_an_answer_after_we_gave_up_is_acknowledged_and_ended(gateway_at: GatewayAt) -> None:
     async with gateway_at("sip.invite_seconds=0.6") as gateway, online(gateway) as camera, asked(gateway) as task:
         invite = await camera.expect("INVITE")
@@ -88,6 +91,7 @@ async def test_an_answer_after_we_gave_up_is_acknowledged_and_ended(gateway_at: 
         await ends(gateway, camera)
 
 
+@pytest.mark.conformance(25)
 @pytest.mark.parametrize("status", [403, 404, 480, 486, 488, 503, 603])
 async def test_a_refusal_is_named_and_acknowledged(gateway_at: GatewayAt, status: int) -> None:
     async with gateway_at() as gateway, online(gateway) as camera, asked(gateway) as task:
@@ -122,6 +126,7 @@ async def test_a_useless_answer_ends_in_bye(gateway_at: GatewayAt, body: bytes, 
         await all_back(gateway)
 
 
+@pytest.mark.conformance(24)
 async def test_a_repeated_answer_is_acknowledged_again(gateway_at: GatewayAt) -> None:
     async with (
         gateway_at() as gateway,
@@ -173,6 +178,7 @@ async def agreed(gateway: Gateway, *, code: str, seconds: float, y: str | None =
         assert codes(gateway) == [code]
 
 
+@pytest.mark.conformance(63)
 async def test_nothing_is_sent(gateway_at: GatewayAt) -> None:
     async with (
         gateway_at("media.first_packet_seconds=0.5") as gateway,

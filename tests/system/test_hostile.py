@@ -136,7 +136,8 @@ async def test_random_bytes_over_sip_tcp(gateway_at: GatewayAt) -> None:
     [
         b"REGISTER sip:x@y SIP/2.0\r\nX: " + b"a" * (256 << 10),
         b"REGISTER sip:x@y SIP/2.0\r\n" + b"X: y\r\n" * 50_000,
-        b"REGISTER sip:x@y SIP/2.0\r\nVia: SIP/2.0/TCP a;branch=z9hG4bKa\r\nContent-Length: 99999999999\r\n\r\n" + b"a" * 1_000,
+        b"REGISTER sip:x@y SIP/2.0\r\nVia: SIP/2.0/TCP a;branch=z9hG4bKa\r\nContent-Length: 99999999999\r\n\r\n"
+        + b"a" * 1_000,
         b"REGISTER sip:x@y SIP/2.0\r\nContent-Length: -1\r\n\r\n",
         b"REGISTER sip:x@y SIP/2.0\r\nContent-Length: 5\r\nContent-Length: 7\r\n\r\nabcdefgh",
         b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 100,
@@ -144,7 +145,17 @@ async def test_random_bytes_over_sip_tcp(gateway_at: GatewayAt) -> None:
         b"\r\n\r\n" * 100_000,
         b"\0" * (1 << 20),
     ],
-    ids=["long-header", "many-headers", "huge-length", "negative-length", "two-lengths", "http", "tls", "pings", "zeros"],
+    ids=[
+        "long-header",
+        "many-headers",
+        "huge-length",
+        "negative-length",
+        "two-lengths",
+        "http",
+        "tls",
+        "pings",
+        "zeros",
+    ],
 )
 async def test_lies_over_sip_tcp(gateway_at: GatewayAt, attack: bytes) -> None:
     async with gateway_at() as gateway, undisturbed(gateway):
@@ -296,7 +307,11 @@ async def test_garbage_to_the_http_port(gateway_at: GatewayAt, attack: bytes) ->
         target = host_port(gateway.http_url.removeprefix("http://"))
         answers = [await throw(target, attack, seconds=0.5) for _ in range(5)]
         for answer in answers:
-            assert not answer or answer.startswith(b"HTTP/1.") and answer.split()[1] in (b"400", b"401", b"404", b"413", b"405", b"414", b"431", b"505"), answer[:200]
+            assert (
+                not answer
+                or answer.startswith(b"HTTP/1.")
+                and answer.split()[1] in (b"400", b"401", b"404", b"413", b"405", b"414", b"431", b"505")
+            ), answer[:200]
         assert (await get(gateway, "/healthz"))[0] == 200
 
 

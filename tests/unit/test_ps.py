@@ -110,6 +110,7 @@ def test_unit_equality_leaves_out_only_the_arrival() -> None:
 # --- reference 7.9 and 7.2 to 7.5, byte for byte ---
 
 
+@pytest.mark.conformance(73)
 @pytest.mark.parametrize("cut", [0, 1, 2, 3, 5, 7, 14, 50, 105, 106])
 def test_complete_vector(make: Make, cut: int) -> None:
     assert len(VECTOR) == 106
@@ -132,6 +133,7 @@ def test_vector_is_what_the_builders_build() -> None:
     assert build.crc32_mpeg2(PSM) == 0
 
 
+@pytest.mark.conformance(74)
 @pytest.mark.parametrize(
     "pack",
     [
@@ -179,6 +181,7 @@ def test_time_stamps(make: Make, coded: str, pts: int | None, dts: int | None) -
 # --- maps ---
 
 
+@pytest.mark.conformance(74)
 def test_map_with_wrong_crc_and_private_descriptors(make: Make) -> None:
     info = bytes.fromhex("400e484b0100145a3c7b00ffffffffff") + bytes.fromhex("410c") + bytes(12)
     entries = (
@@ -230,6 +233,7 @@ def test_audio_follows_the_map(make: Make, declared: int, expected: object) -> N
     assert [unit.codec for unit in units] == [expected]
 
 
+@pytest.mark.conformance(75)
 @pytest.mark.parametrize("cut", [0, 1])
 def test_content_wins_over_a_lying_map(make: Make, cut: int) -> None:
     lie264 = build.program_map(((build.H265, 0xE0), (build.PCMA, 0xC0)))
@@ -258,6 +262,7 @@ def test_map_that_flips_does_not_flip_the_codec(make: Make) -> None:
     assert demuxer.counts["ps.codec_mismatch"] == 1
 
 
+@pytest.mark.conformance(74)
 @pytest.mark.parametrize(("picture", "codec"), [(build.idr264(), H264), (build.idr265(), H265)])
 def test_missing_map(make: Make, picture: bytes, codec: object) -> None:
     data = build.pack() + build.pes(picture, pts=0) + build.pes(b"\xd5" * 160, 0xC0, 0)
@@ -307,6 +312,7 @@ def test_parameter_sets_and_picture_in_pes_of_their_own(make: Make, cut: int) ->
     assert not units[1].is_keyframe
 
 
+@pytest.mark.conformance(74)
 @pytest.mark.parametrize("repeat", [False, True])
 @pytest.mark.parametrize("cut", [0, 1400])
 def test_large_picture_over_several_pes(make: Make, repeat: bool, cut: int) -> None:
@@ -316,6 +322,7 @@ def test_large_picture_over_several_pes(make: Make, repeat: bool, cut: int) -> N
     assert [bytes(unit) for unit in units] == [picture, build.p264(50, 2)]
 
 
+@pytest.mark.conformance(74)
 @pytest.mark.parametrize("cut", [0, 1, 5, 1400])
 def test_unbounded_pes(make: Make, cut: int) -> None:
     data = PACK + PSM + build.pes(build.idr264(90_000), pts=90_000, length=0)
@@ -404,6 +411,7 @@ def test_audio_in_every_place(make: Make) -> None:
     assert [unit.pts for unit in videos(units)] == [90_000, 93_600]
 
 
+@pytest.mark.conformance(74)
 def test_private_streams_are_skipped_by_length(make: Make) -> None:
     junk = b"\0\0\1\xba" + PACK[4:] + VIDEO  # looks like a whole pack, inside a packet of known length
     skipped = build.pes(junk, 0xBD) + b"".join(
@@ -499,6 +507,7 @@ def test_program_end_code(make: Make) -> None:
     assert [unit.pts for unit in units] == [93_600]
 
 
+@pytest.mark.conformance(76)
 def test_gap_drops_the_damaged_unit_and_resumes_at_the_next_pack(make: Make) -> None:
     data = movie(4)
     packets = [data[at : at + 40] for at in range(0, len(data), 40)]
@@ -661,6 +670,7 @@ def test_marker_inside_a_pes_ends_nothing(make: Make) -> None:
 # --- time ---
 
 
+@pytest.mark.conformance(78)
 def test_time_is_unwrapped_over_33_bits_for_picture_and_sound_alike(make: Make) -> None:
     top = 1 << 33
     data = b""
@@ -674,6 +684,7 @@ def test_time_is_unwrapped_over_33_bits_for_picture_and_sound_alike(make: Make) 
     assert [unit.pts for unit in units if unit.track_id == 0xC0] == [top - 10_800 + 3_600 * n for n in range(6)]
 
 
+@pytest.mark.conformance(78)
 def test_backward_jumps_are_passed_on(make: Make) -> None:
     data = build.pack() + build.pes(build.idr264(), pts=9_000_000) + build.pack() + build.pes(build.idr264(), pts=0)
     units, _ = run(make, data)

@@ -24,6 +24,7 @@ def done(effects: Sequence[object]) -> list[CatalogDone]:
     return [effect for effect in effects if isinstance(effect, CatalogDone)]
 
 
+@pytest.mark.conformance(35)
 def test_a_thousand_items_one_by_one_with_duplicates() -> None:
     query = CatalogQuery(RECORDER, 7, 0.0)
     items = [channel(n) for n in range(1_000)]
@@ -70,6 +71,7 @@ def test_repeated_part_with_a_double_counts_once() -> None:
     assert done(query.push(part(4, channel(2), channel(3)), 1.0))[0].complete
 
 
+@pytest.mark.conformance(36)
 def test_gap_ends_as_partial() -> None:
     query = CatalogQuery(RECORDER, 7, 0.0)
     query.push(part(3, channel(1)), 5.0)
@@ -122,6 +124,7 @@ def test_merge_prefers_on() -> None:
     assert [(item.name, item.online) for item in known.values()] == [("a", True), ("d", False)]
 
 
+@pytest.mark.conformance(38)
 def test_tree() -> None:
     group, upper, lower = "34020000002150000001", "34020000002160000001", "34020000002160000002"
     items = [
@@ -157,6 +160,7 @@ def test_tree() -> None:
     assert set(tree.children[RECORDER]) == {"34", group, *(channel(n).device_id for n in (4, 5, 6))}
 
 
+@pytest.mark.conformance(38)
 def test_cycles_are_broken_and_everything_stays_reachable() -> None:
     one, two, three = channel(1).device_id, channel(2).device_id, channel(3).device_id
     items = [channel(1, parent_ids=(three,)), channel(2, parent_ids=(one,)), channel(3, parent_ids=(two, one))]

@@ -171,6 +171,7 @@ def test_query_bytes() -> None:
     assert manscdp.query("Catalog", 1, CAMERA, "3.0").startswith(b'<?xml version="1.0" encoding="GB18030"?>')
 
 
+@pytest.mark.conformance(7)
 def test_key_frame_command_by_edition() -> None:
     for edition, tag in (("1.0", "IFameCmd"), ("1.1", "IFameCmd"), ("2.0", "IFameCmd"), ("3.0", "IFrameCmd")):
         body = manscdp.iframe(3, CAMERA, edition)  # type: ignore[arg-type]

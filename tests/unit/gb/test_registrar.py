@@ -198,6 +198,7 @@ def test_sha256_is_offered_to_capable_devices(directory: Book, camera: Peer) -> 
     assert answer(camera.register(1.0)).status == 200
 
 
+@pytest.mark.conformance(89)
 def test_failures_block_the_source_and_not_the_camera(registrar: Registrar) -> None:
     thief = Peer(registrar, CAMERA, udp("203.0.113.9"), password="guess")
     for n in range(limits.AUTH_FAILURES):
@@ -284,6 +285,7 @@ def test_register_in_another_name_is_refused(camera: Peer) -> None:
     assert (response.status, response.header("X-GB-Ver")) == (403, "3.0")
 
 
+@pytest.mark.conformance(12)
 def test_binding_expires_after_its_grace(camera: Peer, registrar: Registrar) -> None:
     camera.register(0.0, Expires="60")
     end = 60 + limits.BINDING_GRACE_SECONDS
@@ -292,6 +294,7 @@ def test_binding_expires_after_its_grace(camera: Peer, registrar: Registrar) -> 
     assert list(registrar.push(TICK, end)) == [ForgetBinding(CAMERA), Offline(CAMERA, "expired")]
 
 
+@pytest.mark.conformance(13)
 def test_silence_for_three_intervals_is_offline(camera: Peer, registrar: Registrar) -> None:
     camera.register(0.0)
     now = 0.0
@@ -345,6 +348,7 @@ def test_the_interval_can_be_set(camera: Peer, registrar: Registrar) -> None:
     assert only(list(registrar.push(TICK, 21.0)), Offline) == [Offline(CAMERA, "keepalive")]
 
 
+@pytest.mark.conformance(14)
 def test_closed_connection_is_offline(registrar: Registrar) -> None:
     camera = Peer(registrar, CAMERA, tcp(1))
     recorder = Peer(registrar, RECORDER, tcp(1))
@@ -364,6 +368,7 @@ def test_an_old_connection_that_closes_late_changes_nothing(registrar: Registrar
     assert registrar.online == 1
 
 
+@pytest.mark.conformance(33)
 def test_message_is_answered_empty_and_handed_on(camera: Peer) -> None:
     camera.register(1.0)
     effects = camera.message(KEEPALIVE, 2.0)
@@ -399,6 +404,7 @@ def test_unreadable_body_is_counted(camera: Peer) -> None:
     assert only(effects, Counted)[0].name == "registrar.unreadable"
 
 
+@pytest.mark.conformance(87)
 def test_strangers_are_refused(camera: Peer, registrar: Registrar) -> None:
     assert answer(camera.message(KEEPALIVE, 1.0)).status == 403
     camera.register(2.0)

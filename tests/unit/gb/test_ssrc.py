@@ -7,6 +7,7 @@ from gbgw.gb.ssrc import Ssrc, SsrcPool
 PLATFORM = "34020000002000000001"
 
 
+@pytest.mark.conformance(58)
 def test_form() -> None:
     pool = SsrcPool(PLATFORM)
     live, history = pool.allocate(0.0), pool.allocate(0.0, history=True)
@@ -15,6 +16,7 @@ def test_form() -> None:
     assert SsrcPool("13010000002000000001").allocate(0.0).text == "0100000001"
 
 
+@pytest.mark.conformance(58)
 def test_unique_until_exhausted() -> None:
     pool = SsrcPool(PLATFORM)
     taken = [pool.allocate(0.0) for _ in range(limits.SSRC_SERIALS)]

@@ -95,11 +95,13 @@ def test_tables(made: bytes, expected: str) -> None:
     assert made.hex() == expected
 
 
+@pytest.mark.conformance(79)
 def test_crc_check_value() -> None:
     assert crc32_mpeg2(b"123456789") == 0x0376_E6E7
     assert crc32_mpeg2(program_stream_map(((0x1B, 0xE0),), descriptors=b"\x40\x01x")) == 0
 
 
+@pytest.mark.conformance(79)
 def test_one_pack_per_unit_and_the_map_only_before_key_frames() -> None:
     muxer = Muxer(H264, PCMA)
     codes = [
@@ -109,6 +111,7 @@ def test_one_pack_per_unit_and_the_map_only_before_key_frames() -> None:
     assert codes == [[0xBA, 0xBB, 0xBC, 0xE0], [0xBA, 0xC0], [0xBA, 0xE0], [0xBA, 0xBB, 0xBC, 0xE0]]
 
 
+@pytest.mark.conformance(79)
 @pytest.mark.parametrize("size", [65_407, 65_408, 65_409, 65_535, 65_536, 200_000])
 def test_large_units_are_split_below_the_length_field(size: int) -> None:
     data = KEY + bytes((index % 251) + 1 for index in range(size - len(KEY)))

@@ -94,6 +94,7 @@ def test_given_headers_are_kept() -> None:
 # Our dialogs
 
 
+@pytest.mark.conformance(25)
 def test_ack_of_2xx_has_a_new_branch_and_goes_to_the_contact_along_the_flow() -> None:
     bench = Bench()
     sent, ack = called(bench)
@@ -285,6 +286,7 @@ def test_cancel_goes_out_at_once_while_it_rings_and_only_once() -> None:
     assert bench.push(End(1)) == []
 
 
+@pytest.mark.conformance(26)
 def test_a_2xx_that_crosses_the_cancel_is_acknowledged_and_ended() -> None:
     bench = Bench()
     sent = request_of(bench.push(Ask(1, invite(), UDP)), "INVITE")
@@ -322,6 +324,7 @@ def test_a_2xx_after_the_time_out_is_acknowledged_and_ended_silently() -> None:
 # Their dialogs
 
 
+@pytest.mark.conformance(24)
 def test_our_2xx_is_repeated_until_ack() -> None:
     bench = Bench()
     handle, ok = answered(bench)
@@ -336,6 +339,7 @@ def test_our_2xx_is_repeated_until_ack() -> None:
     assert bench.agent.dialogs == 1
 
 
+@pytest.mark.conformance(24)
 @pytest.mark.parametrize("flow", [UDP, TCP], ids=["udp", "tcp"])
 def test_a_2xx_without_ack_ends_in_bye_after_32_seconds(flow: Flow) -> None:
     bench = Bench()

@@ -11,6 +11,7 @@ INVITE_TIMES = [0, 0.5, 1.5, 3.5, 7.5, 15.5, 31.5]
 OTHER_TIMES = [0, 0.5, 1.5, 3.5, 7.5, 11.5, 15.5, 19.5, 23.5, 27.5, 31.5]
 
 
+@pytest.mark.conformance(23)
 def test_an_invite_without_answer_goes_out_seven_times_and_fails_at_32_seconds() -> None:
     bench = Bench()
     bench.push(Ask(1, invite(), UDP))
@@ -20,6 +21,7 @@ def test_an_invite_without_answer_goes_out_seven_times_and_fails_at_32_seconds()
     assert bench.agent.idle
 
 
+@pytest.mark.conformance(23)
 def test_a_message_without_answer_goes_out_eleven_times_and_fails_at_32_seconds() -> None:
     bench = Bench()
     bench.push(Ask(1, message(), UDP))
@@ -30,6 +32,7 @@ def test_a_message_without_answer_goes_out_eleven_times_and_fails_at_32_seconds(
     assert bench.agent.idle
 
 
+@pytest.mark.conformance(23)
 @pytest.mark.parametrize("request_", [invite(), message()], ids=["invite", "message"])
 def test_over_tcp_nothing_is_repeated_and_the_failure_is_the_same(request_: Request) -> None:
     bench = Bench()
@@ -90,6 +93,7 @@ def test_the_answer_to_a_message_is_given_once_and_absorbed_for_t4() -> None:
     assert only(bench.receive(answer(sent, 200)), Counted).name == "sip.response_unmatched"
 
 
+@pytest.mark.conformance(28)
 def test_a_retransmitted_message_is_delivered_once_and_its_answer_repeated() -> None:
     bench = Bench()
     first = only(bench.receive(from_peer("MESSAGE")), Incoming)
