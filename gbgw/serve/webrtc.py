@@ -22,6 +22,7 @@ from typing import Any, Final, NamedTuple, Self
 from aioice.candidate import Candidate, candidate_foundation, candidate_priority
 from aioice.ice import Connection as IceConnection
 from aioice.ice import StunProtocol
+from aioice.stun import parse_message
 from aiortc import (
     MediaStreamTrack,
     RTCConfiguration,
@@ -30,7 +31,7 @@ from aiortc import (
     RTCSessionDescription,
     rtcrtpsender,
 )
-from aiortc.exceptions import InvalidAccessError, InvalidStateError, OperationError
+from aiortc.exceptions import InvalidStateError, OperationError
 from aiortc.mediastreams import MediaStreamError
 from aiortc.rtcrtpparameters import RTCRtcpFeedback, RTCRtpCodecParameters
 from aiortc.sdp import candidate_from_sdp
@@ -296,10 +297,11 @@ class _Ports:
             try:
                 _, made = await loop.create_datagram_endpoint(protocol, local_addr=(bind, port))
             except OSError as error:
-                if error.errno in (errno.EADDRINUSE, errno.EACCES) and self._range is not None:
+                reason = error.__cause__ if isinstance(error.__cause__, OSError) else error  # uvloop wraps it
+                if reason.errno in (errno.EADDRINUSE, errno.EACCES) and self._range is not None:
                     continue
                 raise LocalError(
-                    f"No UDP socket for a WebRTC viewer: {error.strerror or error}.",
+                    f"No UDP socket for a WebRTC viewer: {reason.strerror or reason}.",
                     code="webrtc_bind_failed",
                     remedy="Check webrtc.ports, and the limit of open files.",
                 ) from error
@@ -340,10 +342,12 @@ class _Socket(StunProtocol):
         is_stun = bool(data) and data[0] < 4  # RFC 7983
         if not data or not (is_known or (is_stun and len(pairs) < limits.WEBRTC_CHECKS)):
             self._tally.add("webrtc.stray")
-        elif self._queue.qsize() >= limits.WEBRTC_DATAGRAMS:
+        elif not is_stun and self._queue.qsize() >= limits.WEBRTC_DATAGRAMS:
             self._tally.add("webrtc.flood")
         else:
             try:
+                if is_stun:
+                    parse_message(data)  # aioice takes what is none for media
                 super().datagram_received(data, addr)
             except (ValueError, KeyError, IndexError, AssertionError, OverflowError, struct.error):
                 self._tally.add("webrtc.stun_malformed")
@@ -419,7 +423,7 @@ class _Session:
             self._attach_tracks(served, self._outlet)
             self._own_addresses(self._outlet)
             await self._peer.setLocalDescription(await self._peer.createAnswer())
-        except (ValueError, AssertionError, ConnectionError, OperationError, InvalidStateError, InvalidAccessError) as error:
+        except (ValueError, AssertionError, ConnectionError, OperationError, InvalidStateError) as error:
             self._log.warning("aiortc refused the offer", error=repr(error))
             raise RequestError(
                 "The SDP offer cannot be used.",
@@ -821,7 +825,6 @@ def check_internals() -> None:
         (RTCPeerConnection, ("_RTCPeerConnection__connect", "_RTCPeerConnection__gather")),
         (rtcrtpsender.RTCRtpSender, ("_send_keyframe", "_next_encoded_frame")),
         (IceConnection, ("get_component_candidates", "check_incoming")),
-        (StunProtocol, ("datagram_received",)),
     ):
         for name in names:
             _internal(owner, name)
