@@ -85,8 +85,9 @@ async def _serve(loaded: configuration.Loaded, path: str | None, overrides: tupl
             log.get("config").warning(line)
         log.get("config").info("reloaded")
 
-    async with Gateway(loaded.config) as gateway:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
+    gateway = Gateway(loaded.config)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
+    async with gateway:
         if gateway.new_admin_token:
             click.echo(f"admin token: {gateway.new_admin_token}")
         click.echo(f"console: {gateway.http_url}/")
@@ -109,7 +110,7 @@ async def _serve(loaded: configuration.Loaded, path: str | None, overrides: tupl
 def demo(cameras: int, overrides: tuple[str, ...]) -> None:
     """A gateway and simulated cameras on loopback; data in a temporary folder that disappears."""
     log.configure("warning", "auto")
-    run(lambda: _demo(cameras, overrides))
+    run(lambda: _demo(cameras, overrides), signal.SIGHUP)  # its terminal is gone
 
 
 async def _demo(cameras: int, overrides: tuple[str, ...]) -> None:
@@ -123,6 +124,8 @@ async def _demo(cameras: int, overrides: tuple[str, ...]) -> None:
         for camera in running.cameras:
             url = f"{running.gateway.http_url}/live/{camera.key}.flv?token={running.play_token(camera.key)}"
             console.print(f"  {camera.title:<12} {url}", soft_wrap=True)
+        for remark in running.remarks:
+            console.print(f"  {remark}")
         console.print("  Ctrl-C ends it and leaves nothing behind.\n")
         sys.stdout.flush()
         await running.wait()
@@ -171,9 +174,11 @@ def json_text(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, indent=2)
 
 
-def run(start: Callable[[], Awaitable[None]]) -> None:
-    """Run `start` on uvloop until it ends, or until SIGINT or SIGTERM; a second signal exits at once."""
+def run(start: Callable[[], Awaitable[None]], *more: signal.Signals) -> None:
+    """Run `start` on uvloop until it ends, or until SIGINT, SIGTERM or one of `more`; a second one exits at once."""
     import uvloop
+
+    stopping = (signal.SIGINT, signal.SIGTERM, *more)
 
     async def guarded() -> None:
         loop = asyncio.get_running_loop()
@@ -189,7 +194,7 @@ def run(start: Callable[[], Awaitable[None]]) -> None:
             loop.call_later(SHUTDOWN_SECONDS, _too_slow)
             task.cancel()
 
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in stopping:
             loop.add_signal_handler(number, stop, number)
         try:
             await start()
@@ -197,7 +202,7 @@ def run(start: Callable[[], Awaitable[None]]) -> None:
             if not asked:
                 raise
         finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in stopping:
                 loop.remove_signal_handler(number)
 
     try:

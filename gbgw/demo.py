@@ -7,8 +7,9 @@ import signal
 import socket
 import sys
 import tempfile
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -19,8 +20,12 @@ from gbgw.gateway import Gateway
 
 FIRST_DEVICE = 34020000001110000001
 FIRST_CHANNEL = 34020000001310000001
+SIP_PORT = 5060
+HTTP_PORT = 8080
 READY_SECONDS = 30.0  # three are usual; a loaded machine encodes the H.265 pattern slowly
+PORT_ATTEMPTS = 16
 PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)  # loaded before any fork
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,21 +46,29 @@ class DemoCamera:
         return {"h264": "H.264 camera", "h265": "H.265 camera"}[self.video]
 
 
-def free_port(preferred: int, kind: socket.SocketKind) -> int:
-    """Return `preferred` if it can be bound on loopback, else a port that can."""
-    for port in (preferred, 0):
-        with socket.socket(socket.AF_INET, kind) as probe:
+def free_port(preferred: int, *kinds: socket.SocketKind) -> int:
+    """Return `preferred` if it can be bound on loopback for all `kinds` of socket, else a port that can."""
+    for asked in (preferred, *(0,) * PORT_ATTEMPTS):
+        with ExitStack() as probes:
+            port = asked
             try:
-                probe.bind(("127.0.0.1", port))
+                for kind in kinds:
+                    probe = probes.enter_context(socket.socket(socket.AF_INET, kind))
+                    if kind == socket.SOCK_STREAM:  # connections of a demo before this one may linger
+                        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    probe.bind(("127.0.0.1", port))
+                    port = int(probe.getsockname()[1])
             except OSError:
                 continue
-            return int(probe.getsockname()[1])
+            return port
     raise LocalError("no free port on loopback", code="ports_exhausted", remedy="stop some programs and try again")
 
 
-def _die_with_parent() -> None:
+def _die_with(parent: int) -> None:
     """In the child: get SIGTERM when the parent is gone, so that a killed demo leaves no camera behind."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it was gone already
+        os._exit(1)
 
 
 class Demo:
@@ -68,6 +81,7 @@ class Demo:
         self._processes: list[asyncio.subprocess.Process] = []
         self.gateway: Gateway
         self.token = ""
+        self.remarks: list[str] = []  # what differs from what the documents say
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
@@ -88,8 +102,12 @@ class Demo:
         await self._exit.aclose()
 
     def _configure(self, folder: str) -> Config:
-        sip = free_port(5060, socket.SOCK_DGRAM)
-        http = free_port(8080, socket.SOCK_STREAM)
+        sip = free_port(SIP_PORT, socket.SOCK_DGRAM, socket.SOCK_STREAM)
+        http = free_port(HTTP_PORT, socket.SOCK_STREAM)
+        if http != HTTP_PORT:
+            self.remarks.append(f"port {HTTP_PORT} is taken, so the console is at {http}")
+        if sip != SIP_PORT:
+            self.remarks.append(f"port {SIP_PORT} is taken, so SIP is at {sip}")
         own = (
             f'sip.listen=["udp://127.0.0.1:{sip}", "tcp://127.0.0.1:{sip}"]',
             f"sip.password={os.urandom(12).hex()}",
@@ -111,7 +129,7 @@ class Demo:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             start_new_session=True,
-            preexec_fn=_die_with_parent,
+            preexec_fn=partial(_die_with, os.getpid()),
         )
 
     async def _registered(self) -> None:
