@@ -37,11 +37,8 @@ class Packer:
 
 def _complete(unit: AccessUnit, track: Track) -> Iterable[bytes | memoryview]:
     nals: list[bytes | memoryview] = list(params.nal_units(unit))
-    if unit.is_keyframe:
-        kinds = {nal[0] & NAL_TYPE for nal in nals}
-        if not {params.H264_SPS, params.H264_PPS} <= kinds:
-            missing = [nal for nal in track.parameter_sets if nal and nal[0] & NAL_TYPE not in kinds]
-            return [*missing, *nals]
+    if nals and unit.is_keyframe and not {params.H264_SPS, params.H264_PPS} <= {nal[0] & NAL_TYPE for nal in nals}:
+        return [*track.parameter_sets, *nals]  # what the unit has of them is in the track's
     return nals
 
 
@@ -102,7 +99,7 @@ def pieces(samples: bytes) -> list[bytes]:
 
 
 def _from_a_law(code: int) -> int:
-    """13-bit linear, sign included (G.711 table 1)."""
+    """Linear in 16 bits (G.711 table 1)."""
     code ^= 0x55
     exponent = code >> 4 & 7
     value = (code & 0x0F) << 4 | 8
@@ -112,7 +109,7 @@ def _from_a_law(code: int) -> int:
 
 
 def _from_mu_law(code: int) -> int:
-    """14-bit linear in the scale of 16 (G.711 table 2)."""
+    """Linear in 16 bits (G.711 table 2)."""
     code = ~code & 0xFF
     value = (((code & 0x0F) << 3 | 0x84) << (code >> 4 & 7)) - 0x84
     return -value if code & 0x80 else value
