@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from gbgw.base import limits
 from gbgw.base.config import host_port
@@ -84,6 +85,7 @@ class HttpServer:
             build_app(self._serving),
             handler_cancellation=True,
             access_log=None,
+            logger=_quiet_about_garbage(self._serving),
             shutdown_timeout=1.0,
             keepalive_timeout=75.0,
             max_line_size=8_190,
@@ -153,6 +155,22 @@ class HttpServer:
                     protocol.force_close()
 
 
+def _quiet_about_garbage(serving: Serving) -> logging.Logger:
+    """aiohttp's log, where bytes that are no HTTP are counted instead of written down with a traceback each."""
+
+    def is_ours(record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, HttpProcessingError):
+            serving.tally.add("http.malformed", detail=type(error).__name__)
+            return False
+        return True
+
+    logger = logging.Logger("aiohttp.server")
+    logger.parent = logging.getLogger("aiohttp")
+    logger.addFilter(is_ours)
+    return logger
+
+
 class _Refusal(asyncio.Protocol):
     """One connection too many."""
 
@@ -207,6 +225,12 @@ async def _log_access(request: web.Request, handler: Handler) -> web.StreamRespo
     except asyncio.CancelledError:
         status = request.get(STATUS, status)
         raise
+    except ConnectionError:
+        # The client left in this very moment, or the answer cannot go on. aiohttp would log a traceback for it; an
+        # answer on a dead transport only ends the connection.
+        if request.transport is not None:
+            request.transport.abort()
+        return web.Response(status=499)
     finally:
         serving.tally.add(f"http.status_{status // 100}xx")
         _access.info(

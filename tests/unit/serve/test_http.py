@@ -6,11 +6,12 @@ import logging
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from gbgw.base import errors, limits
 from gbgw.base.errors import ConfigError, GatewayError, LimitError, LocalError, MediaError
 from gbgw.serve import http
-from gbgw.serve.answers import status_of
+from gbgw.serve.answers import EndlessResponse, status_of
 from gbgw.serve.http import HttpServer
 from tests.unit.serve.support import DEVICE, KEY, FakeSource, until, world
 
@@ -77,6 +78,46 @@ async def test_a_bug_is_a_500_without_its_traceback(caplog: pytest.LogCaptureFix
         assert "ZeroDivisionError" in caplog.text
         assert it.serving.tally["bug"] == 1
         assert len(it.serving.viewers) == 0
+
+
+async def test_a_client_that_leaves_before_the_headers_is_no_error(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world() as it:
+
+        async def cut(response: EndlessResponse, request: web.BaseRequest) -> None:
+            """As a transport that closes between the opening of the stream and its headers."""
+            assert request.transport is not None
+            request.transport.abort()
+            await web.StreamResponse.prepare(response, request)
+
+        monkeypatch.setattr(EndlessResponse, "prepare", cut)
+        with caplog.at_level(logging.INFO), pytest.raises(aiohttp.ClientError):
+            await it.client.get(f"{it.url}/live/{KEY}.flv")
+        await until(lambda: it.serving.tally["http.status_4xx"] > 0)  # a client may try once more
+        await until(lambda: it.source.watching == 0 and len(it.serving.viewers) == 0)
+        assert it.serving.tally["bug"] == 0
+        assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"GET / HTTP/1.1\r\nHost: x\r\nno colon\r\n\r\n",
+        b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ],
+)
+async def test_what_is_no_http_is_refused_and_counted(request_bytes: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    async with world() as it:
+        reader, writer = await asyncio.open_connection(*it.server.address)
+        writer.write(request_bytes)
+        async with asyncio.timeout(3):
+            answer = await reader.read()
+        writer.close()
+        assert b" 400 " in answer.split(b"\r\n")[0]
+        await until(lambda: it.serving.tally["http.malformed"] == 1)
+        assert "Traceback" not in caplog.text
 
 
 async def test_cors_is_only_what_is_configured() -> None:
