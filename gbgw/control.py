@@ -88,7 +88,7 @@ class ControlDesk:
 
     async def create_device(self, new: NewDevice) -> Device:
         ids.check_device_id(new.id, by_operator=True)
-        if self._gateway.stored(new.id) is not None:
+        if self._gateway.devices.stored(new.id) is not None:
             raise RequestError(
                 f"device {new.id} exists already", status=409, code="device_exists", remedy="change it with PATCH"
             )
@@ -109,7 +109,7 @@ class ControlDesk:
         by_operator: bool = False,
     ) -> Device:
         gateway = self._gateway
-        stored = gateway.stored(entry.id) or StoredDevice(entry.id, created=time.time())
+        stored = gateway.devices.stored(entry.id) or StoredDevice(entry.id, created=time.time())
         if name is not None:
             entry.name = name
         if transport is not None:
@@ -128,13 +128,13 @@ class ControlDesk:
             transport=entry.media_transport or "",
             by_operator=stored.by_operator or by_operator,
         )
-        await gateway.put_device(stored)
+        await gateway.devices.put(stored)
         if password is not None:
-            gateway.drop_device(entry.id)
+            gateway.devices.drop(entry.id)
         return _device(entry)
 
     async def delete_device(self, device_id: str) -> None:
-        await self._gateway.delete_device(device_id)
+        await self._gateway.devices.delete(device_id)
 
     def channels(self, device_id: str) -> Sequence[Channel]:
         entry = self._gateway.directory.get(device_id)
@@ -149,7 +149,7 @@ class ControlDesk:
 
     async def refresh_catalog(self, device_id: str) -> Sequence[Channel]:
         self._known(device_id)
-        await self._gateway.refresh_catalog(device_id)
+        await self._gateway.devices.refresh_catalog(device_id)
         return self.channels(device_id)
 
     async def request_keyframe(self, device_id: str, channel_id: str) -> None:

@@ -12,47 +12,40 @@ process down, loudly.
 import asyncio
 import os
 import secrets
-import time
 from collections import OrderedDict
 from collections.abc import Iterable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from datetime import UTC, datetime
-from functools import lru_cache
 from types import TracebackType
 from typing import Final, Literal, Self
 
 from gbgw import figures
 from gbgw.base.config import Config
-from gbgw.base.errors import ConfigError, GatewayError, LimitError, LocalError, MediaError, PeerError, RequestError
+from gbgw.base.errors import ConfigError, GatewayError, LimitError, LocalError, MediaError, RequestError
 from gbgw.control import ControlDesk, TokenRows
+from gbgw.devices import Devices
 from gbgw.dialogs import Dialogs
-from gbgw.directory import DeviceEntry, Directory
-from gbgw.gb import ids, invite, registrar
-from gbgw.gb.catalog import CatalogDone
+from gbgw.directory import Directory
+from gbgw.gb import ids, invite
 from gbgw.gb.control import KeyFrameCommands
 from gbgw.gb.invite import Platform
-from gbgw.gb.manscdp import DeviceInfo, edition_of
-from gbgw.gb.registrar import Credentials, Registrar
+from gbgw.gb.manscdp import edition_of
 from gbgw.gb.ssrc import SsrcPool
 from gbgw.interview import Interviews
 from gbgw.mux.feed import Feeds
 from gbgw.mux.transcode import Transcoders
-from gbgw.net.drive import drive
 from gbgw.net.sip import SipStack
 from gbgw.observe import log
 from gbgw.observe.events import Events
 from gbgw.observe.histogram import Histogram
 from gbgw.playing import Playing
-from gbgw.reading import Reader
 from gbgw.serve.auth import Authority
 from gbgw.serve.context import Serving
 from gbgw.serve.http import HttpServer
 from gbgw.serve.source import AudioChoice, Sample, StreamKey
 from gbgw.serve.webrtc import WebRtc
 from gbgw.session import Session, State, Target
-from gbgw.sip.agent import Incoming
 from gbgw.sip.flow import Flow
-from gbgw.store.base import Device as StoredDevice
 from gbgw.store.sqlite import SqliteStore
 from gbgw.watching import Watch, Watching
 from gbgw.worker.local import LocalWorker
@@ -62,7 +55,6 @@ ENDED_REMEMBERED: Final = 1_000  # sessions that are over whose cause the API st
 FIRST_FRAME_BUCKETS: Final = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 KEYFRAME_ANSWER_SECONDS: Final = 5.0
 REBOOT_SILENCE_SECONDS: Final = 2.0  # of a stream whose camera registers as if it had restarted
-REGISTRAR_INBOX: Final = 16_384  # requests that wait for the registrar
 
 
 class Gateway:
@@ -82,13 +74,8 @@ class Gateway:
         self._platform = Platform(self.config.sip.id, self.config.sip.domain, self.config.sip.advertise)
         self._ssrcs = SsrcPool(self.config.sip.id)
         self._keyframes = KeyFrameCommands()
-        self._credentials: dict[str, Credentials] = {}
-        self._stored: dict[str, StoredDevice] = {}
         self._sessions: dict[str, Session] = {}
         self._ended: OrderedDict[str, tuple[Session, datetime]] = OrderedDict()
-        self._registrar = Registrar(self.config.sip.domain, self, time.time)
-        self._registrar_inbox: asyncio.Queue[registrar.Event] = asyncio.Queue(REGISTRAR_INBOX)
-        self._reader = Reader(self._tell_registrar, self.tally)
         self._first_frames = Histogram(FIRST_FRAME_BUCKETS)
         self._stopping = False
         self._exit = AsyncExitStack()
@@ -101,7 +88,16 @@ class Gateway:
             self._store = await SqliteStore.open(_store_path(self.config.store.url))
             stack.push_async_callback(self._store.close)
             self._dialogs = Dialogs(self._store, self.tally)
-            await self._load()
+            self.devices = Devices(
+                self.config.sip,
+                self._store,
+                self.directory,
+                offline=self._end_sessions,
+                rebooted=self._end_silent_sessions,
+                tally=self.tally,
+                events=self.events,
+            )
+            await self.devices.load()
             self._transcoders = await stack.enter_async_context(
                 Transcoders(video_limit=self.config.media.transcode, tally=self.tally)
             )
@@ -110,23 +106,20 @@ class Gateway:
             self._sip = await stack.enter_async_context(
                 SipStack(
                     self.config.sip.listen,
-                    on_incoming=self._sip_request,
-                    on_flow_closed=self._flow_closed,
+                    on_incoming=self.devices.request,
+                    on_flow_closed=self.devices.flow_closed,
                     advertise=self.config.sip.advertise,
                     tally=self.tally,
                 )
             )
             self._interviews = await stack.enter_async_context(
-                Interviews(self._sip, self._platform, self.directory, self, self.tally)
+                Interviews(self._sip, self._platform, self.directory, self.devices, self.tally)
             )
+            self.devices.sip, self.devices.interviews = self._sip, self._interviews
             self._tasks = await asyncio.TaskGroup().__aenter__()
             # Not told of an error in the body, which would come out wrapped in a group
             stack.push_async_callback(self._tasks.__aexit__, None, None, None)
-            registering = self._tasks.create_task(
-                drive(self._registrar, self._registrar_inbox, self._perform), name="registrar"
-            )
-            stack.callback(registering.cancel)
-            stack.callback(self._tasks.create_task(self._reader.run(), name="reader").cancel)
+            stack.callback(self._tasks.create_task(self.devices.run(), name="registrar").cancel)
             stack.push_async_callback(self._close_sessions)
             for dialog in await self._store.dialogs():
                 self._tasks.create_task(self._dialogs.end_old(dialog, self._sip), name=f"orphan:{dialog.key}")
@@ -323,76 +316,12 @@ class Gateway:
             )
         self._ask_keyframe(session)
 
-    # Signalling
+    # What happens to devices
 
-    def _sip_request(self, incoming: Incoming) -> None:
-        event = registrar.RequestArrived(incoming.handle, incoming.request, incoming.flow, incoming.dialog)
-        self._tell_registrar(event)
-
-    def _flow_closed(self, flow: Flow) -> None:
-        self._tell_registrar(registrar.FlowGone(flow))
-
-    def _tell_registrar(self, event: registrar.Event) -> None:
-        try:
-            self._registrar_inbox.put_nowait(event)
-        except asyncio.QueueFull:
-            self.tally.add("registrar.inbox_full")  # UDP repeats; a lost FlowGone ends by keepalive
-
-    def _perform(self, effect: registrar.Effect) -> None:
-        """What the registrar wants done. Never waits: a slow store or device must not stop SIP."""
-        match effect:
-            case registrar.Answer(handle, response):
-                self._sip.reply(handle, response)
-            case registrar.Registered():
-                self._registered(effect)
-            case registrar.Refreshed(device_id, binding):
-                self._bound(device_id, binding)
-            case registrar.Offline(device_id, reason):
-                self._gone(device_id, reason)
-            case registrar.MessageReceived(device_id, document):
-                self.directory.seen(device_id, datetime.now(UTC))
-                if document.root == "Response":
-                    self._interviews.arrived(device_id, document)
-            case registrar.ReadBody():
-                self._reader.take(effect)
-            case registrar.SaveBinding(binding):
-                self._store.save_binding(binding)
-            case registrar.ForgetBinding(device_id):
-                self._store.forget_binding(device_id)
-            case registrar.Counted(name, detail):
-                self.tally.add(name, detail=detail, now=asyncio.get_running_loop().time())
-
-    def _registered(self, effect: registrar.Registered) -> None:
-        entry = self._bound(effect.device_id, effect.binding)
-        if effect.rebooted:
-            self._end_silent_sessions(effect.device_id)
-        sip = self.config.sip
-        if (sip.keepalive_seconds, sip.keepalive_misses) != (60, 3):
-            self._tell_registrar(registrar.HeartbeatSet(effect.device_id, sip.keepalive_seconds, sip.keepalive_misses))
-        self._save(entry)
-        self._interviews.schedule(effect.device_id)
-        self._log.info("device online", device=entry.id, address=str(entry.flow), edition=entry.edition)
-        self.events.emit("device.online", id=entry.id, address=str(entry.flow), new=effect.is_new)
-
-    def _bound(self, device_id: str, binding: registrar.Binding) -> DeviceEntry:
-        return self.directory.registered(
-            device_id,
-            binding.flow,
-            edition=binding.edition,
-            expires=datetime.fromtimestamp(binding.expires_at, UTC),
-            now=datetime.now(UTC),
-        )
-
-    def _gone(self, device_id: str, reason: str) -> None:
-        self.directory.offline(device_id, reason)
-        self._end_sessions(device_id, "device_offline", f"the device went offline ({reason})")
-        self._log.info("device offline", device=device_id, reason=reason)
-        self.events.emit("device.offline", id=device_id, reason=reason)
-
-    def _end_sessions(self, device_id: str, code: str, message: str) -> None:
+    def _end_sessions(self, device_id: str, cause: GatewayError) -> None:
         for session in self._sessions.values():
             if session.target.device_id == device_id:
-                session.close(MediaError(message, code=code, remedy="the next viewer invites it again once it is back"))
+                session.close(cause)
 
     def _end_silent_sessions(self, device_id: str) -> None:
         """The device looks restarted. Some change their Call-ID at every refresh, so only what no longer sends is
@@ -407,125 +336,6 @@ class Gateway:
                         remedy="the next viewer invites it again",
                     )
                 )
-
-    # What interviews learn
-
-    async def described(self, device_id: str, info: DeviceInfo) -> None:
-        entry = self.directory.described(device_id, info)
-        if entry is not None:
-            self._save(entry)
-            self.events.emit("device.info", id=device_id)
-
-    async def catalogued(self, device_id: str, done: CatalogDone) -> None:
-        if done.cause in ("no_answer", "refused") and not done.items:
-            self.tally.add(f"catalog.{done.cause}", detail=device_id)
-            return
-        if self.directory.catalogued(device_id, done.items, complete=done.complete) is not None:
-            self._store.save_catalog(device_id, done.items, complete=done.complete, updated=time.time())
-            self.events.emit("device.catalog", id=device_id, channels=len(done.items), complete=done.complete)
-
-    # Devices: the registrar's directory, and the store
-
-    def credentials(self, device_id: str) -> Credentials | None:
-        own = self._credentials.get(device_id)
-        if own is not None:
-            return own
-        if self.config.sip.password and ids.is_gb_id(device_id):
-            return _common_credentials(device_id, self.config.sip.domain, self.config.sip.password)
-        return None
-
-    def owns(self, device_id: str, channel_id: str) -> bool:
-        entry = self.directory.get(device_id)
-        return entry is not None and channel_id in entry.channels
-
-    def stored(self, device_id: str) -> StoredDevice | None:
-        return self._stored.get(device_id)
-
-    def _save(self, entry: DeviceEntry) -> None:
-        """Write what changed of a device, in the background of the store."""
-        known = self._stored.get(entry.id)
-        if known is None:
-            known = StoredDevice(entry.id, created=time.time())
-        fresh = StoredDevice(
-            entry.id,
-            name=entry.name,
-            ha1_md5=known.ha1_md5,
-            ha1_sha256=known.ha1_sha256,
-            sha256_capable=known.sha256_capable,
-            enabled=known.enabled,
-            by_operator=known.by_operator,
-            manufacturer=entry.manufacturer,
-            model=entry.model,
-            firmware=entry.firmware,
-            edition=entry.edition,
-            transport=entry.media_transport or "",
-            created=known.created,
-            last_seen=known.last_seen,
-        )
-        if fresh != known or entry.id not in self._stored:
-            self._stored[entry.id] = fresh
-            self._store.save_device(fresh)
-
-    async def put_device(self, device: StoredDevice) -> None:
-        """Keep what the operator wrote of a device."""
-        self._stored[device.device_id] = device
-        self.set_credentials(device)
-        await self._store.put_device(device)
-
-    def drop_device(self, device_id: str) -> None:
-        """Its credentials changed: it must register anew."""
-        self._tell_registrar(registrar.Dropped(device_id))
-
-    async def delete_device(self, device_id: str) -> None:
-        self.drop_device(device_id)
-        self._end_sessions(device_id, "device_deleted", "the device was deleted by the operator")
-        self._credentials.pop(device_id, None)
-        self._stored.pop(device_id, None)
-        self.directory.remove(device_id)
-        self._interviews.forget(device_id)
-        await self._store.delete_device(device_id)
-        self.events.emit("device.deleted", id=device_id)
-
-    async def refresh_catalog(self, device_id: str) -> None:
-        done = await self._interviews.catalog(device_id)
-        if not done.complete:
-            raise PeerError(
-                f"device {device_id} sent {len(done.items)} channels and then stopped ({done.cause})",
-                code="catalog_partial",
-                remedy="what came is kept and nothing was deleted; try again, or register the device over TCP",
-            )
-
-    async def _load(self) -> None:
-        """Read what the last life knew."""
-        for device in await self._store.devices():
-            self._stored[device.device_id] = device
-            self.set_credentials(device)
-            self.directory.add(
-                DeviceEntry(
-                    device.device_id,
-                    name=device.name,
-                    manufacturer=device.manufacturer,
-                    model=device.model,
-                    firmware=device.firmware,
-                    edition=device.edition,
-                    media_transport=_media_transport(device.transport),
-                    has_password=bool(device.ha1_md5),
-                    reason="offline" if device.edition else "never_registered",
-                )
-            )
-        for catalog in await self._store.catalogs():
-            self.directory.catalogued(catalog.device_id, catalog.items, complete=catalog.complete)
-        # Before the first request can come in: a keepalive of a device that is bound must not be refused.
-        bindings = tuple(binding for binding in await self._store.bindings() if binding.flow.transport == "udp")
-        self._tell_registrar(registrar.Restored(bindings))
-
-    def set_credentials(self, device: StoredDevice) -> None:
-        if device.ha1_md5:
-            self._credentials[device.device_id] = Credentials(
-                device.ha1_md5, device.ha1_sha256 or None, device.sha256_capable, device.enabled
-            )
-        else:
-            self._credentials.pop(device.device_id, None)
 
     # What is shown of it
 
@@ -598,6 +408,16 @@ class Gateway:
         """Return a signed, expiring token for the play URLs of `key`."""
         return self._authority.sign_play(key)[0]
 
+    async def until_playable(self, device_id: str, channel_id: str) -> None:
+        """Return once the channel can be asked for: its device is online and has told its catalog."""
+        key = ids.stream_key(device_id, channel_id)
+        if self.is_playable(key):
+            return
+        async with aclosing(self.events.follow()) as events:
+            async for _ in events:
+                if self.is_playable(key):
+                    return
+
     def is_playable(self, key: str) -> bool:
         parsed = StreamKey.parse(key)
         entry = self.directory.get(parsed.device_id)
@@ -606,15 +426,6 @@ class Gateway:
 
 def _store_path(url: str) -> str:
     return url.removeprefix("sqlite:///") or ":memory:"
-
-
-def _media_transport(text: str) -> Literal["udp", "tcp-passive", "tcp-active"] | None:
-    return {"udp": "udp", "tcp-passive": "tcp-passive", "tcp-active": "tcp-active"}.get(text)  # type: ignore[return-value]
-
-
-@lru_cache(maxsize=4096)
-def _common_credentials(device_id: str, domain: str, password: str) -> Credentials:
-    return Credentials.of(device_id, domain, password)
 
 
 def _write_private(path: str, secret: str) -> None:

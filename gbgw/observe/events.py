@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -53,7 +53,7 @@ class Events:
             follower.get_nowait()
         follower.put_nowait(None)
 
-    async def follow(self, after: int | None = None) -> AsyncIterator[Happened]:
+    async def follow(self, after: int | None = None) -> AsyncGenerator[Happened, None]:
         """Yield remembered events with an id above `after`, then live ones; `after=None`: live ones only."""
         if self._closed:
             return
