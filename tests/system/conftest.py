@@ -1,6 +1,7 @@
 """A real gateway on loopback ports of its own, and a reader of its HTTP answers."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from gbgw.base.config import Config, load
 from gbgw.gateway import Gateway
 
 PASSWORD = "an excellent secret"
+FIRST_PORT = 30_000 + os.getpid() % 100 * 200  # so that two runs on one machine do not share ports
 DEVICE = "34020000001320000001"
 CHANNEL = "34020000001310000001"
 KEY = f"{DEVICE}-{CHANNEL}"
@@ -23,7 +25,7 @@ def configuration(folder: Path, *more: str) -> Config:
             'sip.listen=["udp://127.0.0.1:0", "tcp://127.0.0.1:0"]',
             f"sip.password={PASSWORD}",
             "sip.invite_seconds=3",
-            "media.ports=31000-31199",
+            f"media.ports={FIRST_PORT}-{FIRST_PORT + 199}",
             "media.first_packet_seconds=2",
             "media.key_frame_seconds=3",
             "media.idle_seconds=3",
