@@ -14,8 +14,7 @@ from gbgw.base.config import load
 
 async def main(device: str, channel: str, count: int = 50) -> None:
     async with Gateway(load(env=os.environ).config) as gateway:
-        while not gateway.is_playable(f"{device}-{channel}"):  # noqa: ASYNC110 - it has to register first
-            await asyncio.sleep(0.2)
+        await gateway.until_playable(device, channel)  # it has to register first
         async with gateway.play(device, channel) as playing:
             print("tracks", *(track.rfc6381 or track.codec.name for track in playing.tracks))
             async for unit in playing.units():
