@@ -1,7 +1,8 @@
 """A channel as Python sees it: access units, or decoded frames as numpy arrays for analytics."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -45,16 +46,17 @@ class Playing:
     def tracks(self) -> tuple[Track, ...]:
         return self.stream.tracks
 
-    async def units(self) -> AsyncIterator[AccessUnit]:
+    async def units(self) -> AsyncGenerator[AccessUnit, None]:
         """Yield access units of all tracks in order of arrival, from the last key frame on.
 
         A reader that cannot keep up loses units up to a later key frame (`limits.SUBSCRIPTION_BYTES`) and never delays
         anybody. Ends when the stream ends regularly; raises its cause otherwise.
         """
-        async for unit, _ in self._pairs():
-            yield unit
+        async with aclosing(self._pairs()) as pairs:
+            async for unit, _ in pairs:
+                yield unit
 
-    async def frames(self) -> "AsyncIterator[Picture]":
+    async def frames(self) -> "AsyncGenerator[Picture, None]":
         """Yield decoded pictures: `pixels` is height x width x 3, RGB, uint8; `pts` is 90 kHz ticks.
 
         Decoding runs in a thread; a consumer that cannot keep up skips to later key frames.
@@ -62,15 +64,19 @@ class Playing:
         from gbgw.mux.decode import Decoder
 
         decoder: Decoder | None = None
-        async for unit, track in self._pairs():
-            if not track.is_video:
-                continue
-            if decoder is None or decoder.track != track:
-                decoder = Decoder(track)
-            for picture in await asyncio.to_thread(decoder.push, unit):
+        async with aclosing(self._pairs()) as pairs:
+            async for unit, track in pairs:
+                if not track.is_video:
+                    continue
+                if decoder is None or decoder.track != track:
+                    decoder = Decoder(track)
+                for picture in await asyncio.to_thread(decoder.push, unit):
+                    yield picture
+        if decoder is not None:
+            for picture in await asyncio.to_thread(decoder.flush):
                 yield picture
 
-    async def _pairs(self) -> AsyncIterator[tuple[AccessUnit, Track]]:
+    async def _pairs(self) -> AsyncGenerator[tuple[AccessUnit, Track], None]:
         ready = asyncio.Event()
         queue = QueuedSubscription(wake=ready.set)
         subscription = self.stream.attach(queue)
