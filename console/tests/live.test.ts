@@ -2,6 +2,7 @@ import { describe, expect, it } from "vitest";
 import { ApiError } from "../src/api/client";
 import type { Channel, Device } from "../src/api/types";
 import type { ChannelList } from "../src/model";
+import { againAfter } from "../src/player/again";
 import { RateMeter, chase } from "../src/player/meter";
 import { rowsOf } from "../src/tree";
 
@@ -31,6 +32,18 @@ describe("chase", () => {
     expect(chase(0.5, 1.2)).toEqual({ rate: 1, seekBehind: null });
   });
   it("jumps when far behind", () => expect(chase(30, 1.5)).toEqual({ rate: 1, seekBehind: 0.5 }));
+});
+
+describe("againAfter", () => {
+  it("waits longer every time, up to a limit", () => {
+    expect([0, 1, 2, 3, 4, 99].map((tries) => againAfter("media_stopped", tries))).toEqual([3, 5, 10, 20, 30, 30]);
+    expect(againAfter("http_502", 0)).toBe(3);
+  });
+  it("does not undo what somebody decided, nor try what cannot work", () => {
+    for (const code of ["stream_stopped", "token_invalid", "unknown_channel", "codec_unsupported", "http_404"]) {
+      expect(againAfter(code, 0), code).toBeNull();
+    }
+  });
 });
 
 const device = (id: string, name: string, online = true): Device =>

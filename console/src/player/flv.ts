@@ -110,7 +110,7 @@ class SocketSource extends Source {
       socket.onclose = ({ reason, code }) => {
         clearTimeout(timer);
         // The gateway puts its cause code into the reason; a refused handshake tells a browser nothing.
-        const known = /^[a-z][a-z0-9_]{2,60}$/.test(reason);
+        const known = reason !== "ended" && /^[a-z][a-z0-9_]{2,60}$/.test(reason);
         if (opened) this.onEnd(new ApiError(0, known ? reason : "player_connection", `WebSocket closed (${code}).`));
         else this.explain(signal).then(reject, reject);
       };

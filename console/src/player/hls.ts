@@ -23,7 +23,12 @@ export class HlsEngine implements Engine {
       enableWorker: true,
       manifestLoadPolicy: { default: { maxTimeToFirstByteMs: 20_000, maxLoadTimeMs: 20_000, timeoutRetry: null, errorRetry: null } },
     });
-    this.destroy = () => hls.destroy();
+    const ended = (): void => this.fail(new ApiError(0, "player_connection", "The gateway ended the stream."));
+    video.addEventListener("ended", ended);
+    this.destroy = () => {
+      video.removeEventListener("ended", ended);
+      hls.destroy();
+    };
     let recovered = 0;
     hls.on(Hls.Events.MANIFEST_LOADED, (_event, data) => {
       const request = data.networkDetails as XMLHttpRequest | null;
@@ -33,7 +38,9 @@ export class HlsEngine implements Engine {
       this.bytes += data.payload.byteLength; // of a part, in low-latency mode
     });
     hls.on(Hls.Events.ERROR, (_event, data) => {
-      if (!data.fatal) return;
+      // A playlist that is gone stays gone: hls.js would ask for it again and again.
+      const isGone = data.details === Hls.ErrorDetails.LEVEL_LOAD_ERROR && [403, 404, 410].includes(data.response?.code ?? 0);
+      if (!data.fatal && !isGone) return;
       if (data.type === Hls.ErrorTypes.MEDIA_ERROR) {
         const isHopeless = data.details === Hls.ErrorDetails.MANIFEST_INCOMPATIBLE_CODECS_ERROR;
         if (!isHopeless && Date.now() - recovered > 10_000) {

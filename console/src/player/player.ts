@@ -2,6 +2,7 @@ import { rebase, withQuery } from "../api/base";
 import { type Api, ApiError, errorOf, isAbort, toApiError } from "../api/client";
 import type { PlayToken, Track } from "../api/types";
 import { Store, settings } from "../store";
+import { againAfter } from "./again";
 import { type Attempt, type Choice, CHOICES, type Note, type Protocol, askBrowser, maybeOtherwise, plan } from "./choose";
 import type { Engine, EngineContext } from "./engine";
 import { FlvEngine } from "./flv";
@@ -27,6 +28,7 @@ export interface PlayerState {
   notes: Note[];
   tracks: Track[];
   error: ApiError | null;
+  againIn: number | null; // seconds until a picture that broke is asked for again
   firstPictureMs: number | null;
   stalled: boolean;
   paused: boolean;
@@ -42,12 +44,15 @@ const NO_FIGURES: Figures = {
 const TICK_MS = 500;
 const PICTURE_MS = 12_000; // from the gateway's answer to the first picture: a long GOP and a slow transcode
 const STALL_MS = 2_500;
+const STEADY_MS = 20_000; // a picture that held this long begins a new row of retries
 
 /** Plays one channel at a time in one <video>; its state is for the page to show. */
 export class Player {
   readonly state: Store<PlayerState>;
   private readonly can = askBrowser();
   private run: Run | null = null;
+  private tries = 0;
+  private countdown = 0;
 
   constructor(
     private readonly api: Api,
@@ -63,6 +68,7 @@ export class Player {
       notes: [],
       tracks: [],
       error: null,
+      againIn: null,
       firstPictureMs: null,
       stalled: false,
       paused: false,
@@ -77,14 +83,35 @@ export class Player {
   }
 
   play(key: string): void {
+    this.tries = 0;
+    this.begin(key);
+  }
+
+  private begin(key: string): void {
     this.halt();
     this.state.set({
-      key, phase: "opening", protocol: null, notes: [], tracks: [], error: null, firstPictureMs: null, stalled: false,
-      paused: false, figures: NO_FIGURES,
+      key, phase: "opening", protocol: null, notes: [], tracks: [], error: null, againIn: null, firstPictureMs: null,
+      stalled: false, paused: false, figures: NO_FIGURES,
     });
-    const run = new Run(this.api, this.video, this.state, this.can, key);
+    const run = new Run(this.api, this.video, this.state, this.can, key, (error, playedMs) => this.broke(error, playedMs));
     this.run = run;
     void run.go();
+  }
+
+  /** A picture that was there comes back by itself; one that never came waits for a person. */
+  private broke(error: ApiError, playedMs: number): void {
+    if (playedMs === 0 && this.tries === 0) return;
+    if (playedMs > STEADY_MS) this.tries = 0;
+    let seconds = againAfter(error.code, this.tries);
+    if (seconds === null) return;
+    this.tries += 1;
+    this.state.set({ againIn: seconds });
+    this.countdown = window.setInterval(() => {
+      seconds! -= 1;
+      const { key } = this.state.get();
+      if (seconds! > 0) this.state.set({ againIn: seconds });
+      else if (key) this.begin(key);
+    }, 1000);
   }
 
   retry(): void {
@@ -94,7 +121,7 @@ export class Player {
 
   stop(): void {
     this.halt();
-    this.state.set({ key: null, phase: "idle", protocol: null, error: null, notes: [], tracks: [], figures: NO_FIGURES });
+    this.state.set({ key: null, phase: "idle", protocol: null, error: null, againIn: null, notes: [], tracks: [], figures: NO_FIGURES });
   }
 
   choose(choice: Choice): void {
@@ -141,7 +168,8 @@ export class Player {
   }
 
   private halt(): void {
-    this.run?.stop();
+    clearInterval(this.countdown);
+    this.run?.replace();
     this.run = null;
   }
 }
@@ -158,6 +186,8 @@ class Run {
   private lastMoved = 0;
   private polling = false;
   private queueBytes: number | null = null;
+  private pictured = 0; // when the first picture came
+  private replaced = false;
 
   constructor(
     private readonly api: Api,
@@ -165,6 +195,7 @@ class Run {
     private readonly state: Store<PlayerState>,
     private readonly can: ReturnType<typeof askBrowser>,
     private readonly key: string,
+    private readonly onBroke: (error: ApiError, playedMs: number) => void,
   ) {}
 
   async go(): Promise<void> {
@@ -183,7 +214,13 @@ class Run {
     }
   }
 
-  stop(): void {
+  /** End it for good: somebody wants another picture, or none. */
+  replace(): void {
+    this.replaced = true;
+    this.stop();
+  }
+
+  private stop(): void {
     this.abort.abort();
     clearInterval(this.ticker);
     this.engine?.stop();
@@ -201,23 +238,23 @@ class Run {
 
   private giveUp(error: unknown): void {
     if (this.stopped || isAbort(error)) return;
+    const playedMs = this.pictured === 0 ? 0 : performance.now() - this.pictured;
     this.stop();
     const known = toApiError(error);
-    this.fail(known);
-    if (known.code === "player_connection") void this.explain();
+    this.state.set({ phase: "error", error: known, stalled: false, figures: NO_FIGURES });
+    void this.explain(known).then((cause) => {
+      if (this.replaced) return;
+      this.state.set({ error: cause });
+      this.onBroke(cause, playedMs);
+    });
   }
 
-  private fail(error: ApiError): void {
-    this.state.set({ phase: "error", error, stalled: false, figures: NO_FIGURES });
-  }
-
-  /** A connection that broke says nothing; the gateway may know that it was the camera that stopped. */
-  private async explain(): Promise<void> {
+  /** A connection that broke says little; the gateway may know that it was the camera that stopped, and what to do. */
+  private async explain(error: ApiError): Promise<ApiError> {
+    if (error.status !== 0 || error.code === "unreachable") return error;
     const { cause } = await this.api.diagnosis(this.key).catch(() => ({ cause: null }));
-    const { key, phase } = this.state.get();
-    if (cause && key === this.key && phase === "error") {
-      this.fail(new ApiError(0, cause.code, cause.message, cause.remedy));
-    }
+    const fits = cause && (error.code === "player_connection" || error.code === cause.code);
+    return fits ? new ApiError(0, cause.code, cause.message, cause.remedy) : error;
   }
 
   /** Tracks of the stream where it runs already; its diagnosis answers for those that do not run, too. */
@@ -287,8 +324,8 @@ class Run {
         if (playing || this.engine !== engine) return;
         playing = true;
         clearTimeout(patience);
-        this.lastMoved = performance.now();
-        this.show({ phase: "playing", firstPictureMs: Math.round(performance.now() - this.began) });
+        this.lastMoved = this.pictured = performance.now();
+        this.show({ phase: "playing", firstPictureMs: Math.round(this.pictured - this.began) });
         resolve();
       });
       engine.start().then(() => {

@@ -87,8 +87,8 @@ export function PlayerView(props: { player: Player; title: string; session: Sess
   };
 
   return (
-    <section class="player card" aria-label={t("player.title")}>
-      <div class="player-frame" ref={frame} data-phase={phase}>
+    <section class="player card" aria-label={t("player.title")} data-phase={phase}>
+      <div class="player-frame" ref={frame}>
         <div class="player-slot" tabIndex={key ? 0 : -1} onKeyDown={onKey} onDblClick={fullscreen}>
           <div class="player-media" ref={slot} />
           <Overlay state={state} onRetry={() => player.retry()} />
@@ -194,6 +194,7 @@ function Overlay({ state, onRetry }: { state: PlayerState; onRetry: () => void }
         <button type="button" class="button primary" onClick={onRetry} data-testid="player-retry">
           <Icon name="refresh" /> {t("common.retry")}
         </button>
+        {state.againIn !== null && <small aria-hidden="true">{t("player.again", { seconds: state.againIn })}</small>}
       </div>
     );
   }
