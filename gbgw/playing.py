@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from copy import copy
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -81,14 +82,12 @@ class Playing:
         queue = QueuedSubscription(wake=ready.set)
         subscription = self.stream.attach(queue)
         try:
-            while True:
+            while len(queue) or not queue.ended:  # what came while the reader was busy is still its own
                 await ready.wait()
                 ready.clear()
                 for delivery in queue.take():
                     yield delivery.unit, delivery.track
-                if queue.ended:
-                    if queue.cause is not None:
-                        raise queue.cause
-                    return
+            if queue.cause is not None:
+                raise copy(queue.cause)  # a traceback grows with every raise, and others read too
         finally:
             subscription.detach()
