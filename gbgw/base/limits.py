@@ -150,5 +150,7 @@ WEBRTC_DATAGRAMS: Final = 256  # unread from one viewer: seconds of RTCP; before
 WEBRTC_CATCH_UP_BYTES: Final = 3 << 20  # of a cached GOP, half a second at the pace it leaves with
 WEBRTC_CATCH_UP_PICTURES: Final = 300  # of it: twelve seconds, which a browser decodes in about one
 WEBRTC_HISTORY: Final = 1_024  # packets kept for NACK, power of two: 200 ms of a catch-up burst, 2 s of 4 Mbit/s
+WEBRTC_BURST_PACKETS: Final = 32  # to one viewer in one go: 3 ms of the loop
+WEBRTC_BURST_SECONDS: Final = 0.002  # between two bursts: 150 Mbit/s, a key frame of 500 kB in 26 ms
 RTP_PAYLOAD_BYTES: Final = 1_200  # fits 1280 (IPv6 minimum) with RTP, SRTP, UDP and IP around it
 RTP_SOUND_SAMPLES: Final = 480  # 60 ms of G.711 in a packet

@@ -452,6 +452,7 @@ class _Session:
             ice: IceConnection = _internal(transport.iceGatherer, "_connection")
             gathering = _Gathering(self._owner, ice, bind, hosts, outlet.on_writable)
             _replace(ice, "get_component_candidates", gathering)
+            _replace(transport, "_send", _Paced(_internal(transport, "_send")))
 
     def _on_picture_lost(self) -> None:
         """PLI or FIR from the viewer."""
@@ -602,6 +603,28 @@ class _Gathering:
         ]
         protocol.local_candidate = candidates[0]
         return candidates
+
+
+class _Paced:
+    """Stands in for RTCIceTransport._send: a large picture leaves in bursts with the loop's turn in between.
+
+    aiortc sends all packets of a picture without letting go: 0.1 ms each, for every viewer.
+    """
+
+    def __init__(self, send: Callable[[bytes], Awaitable[None]]) -> None:
+        self._send = send
+        self._clock = asyncio.get_running_loop().time
+        self._since = 0.0
+        self._burst = 0
+
+    async def __call__(self, data: bytes) -> None:
+        await self._send(data)
+        self._burst += 1
+        if self._burst >= limits.WEBRTC_BURST_PACKETS:
+            if self._clock() - self._since < limits.WEBRTC_BURST_SECONDS:
+                await asyncio.sleep(limits.WEBRTC_BURST_SECONDS)
+            self._since = self._clock()
+            self._burst = 0
 
 
 class Cut(NamedTuple):

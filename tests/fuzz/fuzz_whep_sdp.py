@@ -32,6 +32,8 @@ def check(data: bytes) -> None:
     plain = SessionDescription.parse(sdp.plain(offer, served))
     assert [media.rtp.muxId for media in plain.media] == [one.line.mid for one in served]
     for media in plain.media:
+        assert media.ice is not None
+        assert media.dtls is not None
         assert media.ice.usernameFragment
         assert media.ice.password
         assert media.dtls.fingerprints

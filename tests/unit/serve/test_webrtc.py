@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import re
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -543,6 +544,32 @@ async def test_time_stamps_rise_and_end_at_the_live_edge() -> None:
         assert all(step < 3_600 for step in steps[:74])  # pressed together
         assert steps[74:] == [3_600] * 25  # and from the last cached one on as the camera has them
         assert len(live) == 25
+
+
+async def test_a_large_picture_leaves_the_loop_its_turns() -> None:
+    camera = Camera(units(None, width=1_920))
+    camera.push(30)
+    async with bench(camera.stream) as it, Player(("video",)) as player:
+        await it.play(player)
+        cached = [unit for unit, track in camera.stream.gop if track.is_video]
+        await until(lambda: len(player.pictures) == len(cached))
+        session = next(iter(it.rtc._sessions.values()))
+        assert session._outlet is not None
+        paced = session.transports[0]._send
+        assert isinstance(paced, webrtc._Paced)
+        send, sent_at, turn = paced._send, Counter[int](), 0
+
+        async def count(data: bytes) -> None:
+            sent_at[turn] += 1
+            await send(data)
+
+        paced._send = count
+        payload = (b"\x7c\x85" + bytes(1_000),) * 640
+        session._outlet.video.put(webrtc.Cut(payload, 9), is_keyframe=True, paced=False)
+        while sent_at.total() < 640:
+            await asyncio.sleep(0)
+            turn += 1
+        assert max(sent_at.values()) <= limits.WEBRTC_BURST_PACKETS + 2  # RTCP beside it
 
 
 async def test_a_heavy_gop_is_not_sent_but_asked_anew(monkeypatch: pytest.MonkeyPatch) -> None:
