@@ -90,3 +90,22 @@ def test_anchors_exist(name: str) -> None:
             re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in re.findall(r"^#+ (.+)$", target, re.M)
         ]
         assert anchor in titles, f"{name} points to {link}#{anchor}"
+
+
+def test_the_threat_model_names_what_exists() -> None:
+    text = read("docs/threat-model.md")
+    limits = set(re.findall(r"^([A-Z_]+): Final", read("gbgw/base/limits.py"), re.MULTILINE))
+    tests = set(
+        re.findall(
+            r"def (test_\w+)", "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py"))
+        )
+    )
+    assert set(re.findall(r"`([A-Z]+_[A-Z_]+|[A-Z]{5,})`", text)) - limits == set()
+    assert set(re.findall(r"`(test_\w+)`", text)) - tests == set()
+    assert [path for path in re.findall(r"`((?:tests|gbgw)/[\w/.]+)`", text) if not (ROOT / path).exists()] == []
+
+
+def test_every_decision_is_listed() -> None:
+    index = re.findall(r"^(\d+)\. \[.*\]\((\d{4})-", read("docs/adr/README.md"), re.MULTILINE)
+    assert [int(number) for number, _ in index] == [int(file) for _, file in index]
+    assert sorted(file for _, file in index) == sorted(path.name[:4] for path in (ROOT / "docs/adr").glob("0*.md"))
