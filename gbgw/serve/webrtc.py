@@ -613,18 +613,14 @@ class _Paced:
 
     def __init__(self, send: Callable[[bytes], Awaitable[None]]) -> None:
         self._send = send
-        self._clock = asyncio.get_running_loop().time
-        self._since = 0.0
         self._burst = 0
 
     async def __call__(self, data: bytes) -> None:
         await self._send(data)
         self._burst += 1
         if self._burst >= limits.WEBRTC_BURST_PACKETS:
-            if self._clock() - self._since < limits.WEBRTC_BURST_SECONDS:
-                await asyncio.sleep(limits.WEBRTC_BURST_SECONDS)
-            self._since = self._clock()
             self._burst = 0
+            await asyncio.sleep(limits.WEBRTC_BURST_SECONDS)
 
 
 class Cut(NamedTuple):
