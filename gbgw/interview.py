@@ -24,6 +24,7 @@ from gbgw.sip.message import Request, Response
 
 INTERVIEWERS: Final = 8  # devices asked at once
 LINE: Final = 100_000  # devices that wait: all a directory can hold
+PARTS: Final = 10_000  # of one answer that wait to be read: a catalog of single items
 ANSWER_SECONDS: Final = 10.0  # for the SIP answer, and for a DeviceInfo
 BACKSTOP_SECONDS: Final = 900.0  # of the correlation table; the asker's own deadline comes first
 
@@ -93,7 +94,10 @@ class Interviews:
         for effect in self._questions.push(query.Arrived(device_id, document), asyncio.get_running_loop().time()):
             match effect:
                 case query.Matched(handle, found) if handle in self._answers:
-                    self._answers[handle].put_nowait(found)
+                    try:
+                        self._answers[handle].put_nowait(found)
+                    except asyncio.QueueFull:
+                        self._tally.add("interview.parts_dropped", detail=device_id)
                 case query.Unsolicited():
                     self._tally.add("interview.unsolicited", detail=document.cmd_type)
 
@@ -187,7 +191,7 @@ class _Question:
         self.cmd_type = cmd_type
         self.sn = owner.next_sn(device_id)
         self.handle = next(owner._handles)
-        self.answers: asyncio.Queue[Document] = asyncio.Queue(LINE)
+        self.answers: asyncio.Queue[Document] = asyncio.Queue(PARTS)
 
     async def __aenter__(self) -> Self:
         asked = query.Asked(self.handle, self._device_id, self.cmd_type, self.sn, self._device_id, BACKSTOP_SECONDS)
