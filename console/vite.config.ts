@@ -8,6 +8,7 @@ export default defineConfig({
     emptyOutDir: true,
     target: "es2022",
     sourcemap: false,
+    license: { fileName: "licenses.md" }, // of what is bundled: whoever passes it on owes their notices
     modulePreload: { polyfill: false }, // inline scripts are refused by the gateway's CSP
     assetsInlineLimit: 0,
     chunkSizeWarningLimit: 700, // hls.js, loaded only when HLS is played

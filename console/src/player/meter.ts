@@ -27,12 +27,12 @@ export interface Chase {
 
 const TARGET_SECONDS = 0.5;
 const BEHIND_SECONDS = 1.5;
-const FAR_SECONDS = 5;
+const FAR_SECONDS = 4;
 
 /** Keep a live FLV near the live edge: a little faster when more than 1.5 s behind, a jump when far behind. */
 export function chase(bufferSeconds: number, rate: number): Chase {
   if (bufferSeconds > FAR_SECONDS) return { rate: 1, seekBehind: TARGET_SECONDS };
-  if (bufferSeconds > BEHIND_SECONDS) return { rate: bufferSeconds > 3 ? 1.5 : 1.2, seekBehind: null };
+  if (bufferSeconds > BEHIND_SECONDS) return { rate: bufferSeconds > 2 ? 1.5 : 1.25, seekBehind: null };
   if (rate > 1 && bufferSeconds > TARGET_SECONDS) return { rate, seekBehind: null };
   return { rate: 1, seekBehind: null };
 }
