@@ -199,7 +199,7 @@ class Devices:
         own = self._credentials.get(device_id)
         if own is not None:
             return own
-        if self._config.password and ids.is_gb_id(device_id):
+        if self._config.password and (ids.is_gb_id(device_id) or device_id in self._stored):
             return _common_credentials(device_id, self._config.domain, self._config.password)
         return None
 

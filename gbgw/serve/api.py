@@ -49,7 +49,7 @@ class Input(BaseModel):
 
 
 class DeviceInput(Input):
-    id: str = Field(pattern=r"^\d{20}$", description="20-digit code of the device")
+    id: str = Field(pattern=r"^[0-9A-Za-z_]{1,32}$", description="20-digit code of the device, or what it calls itself")
     name: Name = ""
     password: Password | None = Field(None, description="its SIP password; kept as a hash only")
     media_transport: Transport | None = None

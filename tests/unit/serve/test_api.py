@@ -50,7 +50,8 @@ async def test_a_device_is_created_once_changed_and_forgotten() -> None:
     [
         (b"{", 400, "bad_body"),
         (b"[]", 400, "bad_body"),
-        (b'{"id":"1"}', 400, "bad_body"),
+        (b'{"id":"a-b"}', 400, "bad_body"),
+        (b'{"id":"123456789012345678901234567890123"}', 400, "bad_body"),
         (b'{"id":"34020000001320000002","colour":"red"}', 400, "bad_body"),
         (b'{"id":"34020000001320000002","media_transport":"carrier pigeon"}', 400, "bad_body"),
         (b'{"id":"34020000001320000002","name":"a\\u0000b"}', 400, "bad_body"),
