@@ -371,7 +371,8 @@ class Gateway:
 
     def samples(self) -> Iterable[Sample]:
         """The figures of /metrics."""
-        return figures.samples(self.directory, self._sessions, self._ssrcs, self._worker.ports, self._first_frames)
+        yield from figures.samples(self.directory, self._sessions, self._ssrcs, self._worker.ports, self._first_frames)
+        yield from self._webrtc.samples()
 
     # HTTP
 

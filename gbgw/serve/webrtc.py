@@ -96,8 +96,6 @@ class WebRtc:
         check_internals()
         self.tally = tally
         self.packer = payloads.Packer()
-        self.answered = 0
-        self.picture_losses = 0
         self._config = config
         self._ports = _Ports(config.ports)
         self._sessions: dict[str, _Session] = {}
@@ -121,12 +119,10 @@ class WebRtc:
         return len(self._sessions)
 
     def samples(self) -> Iterable[Sample]:
-        """Figures for /metrics."""
+        """Figures of /metrics; picture losses are among its events, `webrtc.pli`."""
         connected = sum(1 for session in self._sessions.values() if session.is_connected)
-        yield Sample("webrtc_sessions", connected, labels={"state": "connected"}, help="WebRTC sessions")
+        yield Sample("webrtc_sessions", connected, labels={"state": "connected"}, help="WebRTC sessions.")
         yield Sample("webrtc_sessions", len(self._sessions) - connected, labels={"state": "connecting"})
-        yield Sample("webrtc_answers", self.answered, "counter", help="WebRTC offers answered")
-        yield Sample("webrtc_picture_losses", self.picture_losses, "counter", help="PLI and FIR of WebRTC viewers")
 
     def ice_servers(self) -> tuple[str, ...]:
         return self._config.ice_servers
@@ -150,7 +146,6 @@ class WebRtc:
                     "The WebRTC answer took too long.", code="webrtc_slow", remedy="Try again.", stream=request.key
                 ) from None
             raise
-        self.answered += 1
         self._sessions[session.id] = session
         self._tasks.create_task(self._run(session), name=f"webrtc:{request.key}#{request.viewer.id}")
         return answer, session.id
@@ -457,7 +452,6 @@ class _Session:
     def _on_picture_lost(self) -> None:
         """PLI or FIR from the viewer."""
         self._tally.add("webrtc.pli")
-        self._owner.picture_losses += 1
         self._viewing.request_keyframe()
 
     def _on_state(self) -> None:
