@@ -89,7 +89,7 @@ export function PlayerView(props: { player: Player; title: string; session: Sess
   return (
     <section class="player card" aria-label={t("player.title")} data-phase={phase}>
       <div class="player-frame" ref={frame}>
-        <div class="player-slot" tabIndex={key ? 0 : -1} onKeyDown={onKey} onDblClick={fullscreen}>
+        <div class="player-slot" role="group" aria-label={title || t("player.title")} tabIndex={key ? 0 : -1} onKeyDown={onKey} onDblClick={fullscreen}>
           <div class="player-media" ref={slot} />
           <Overlay state={state} onRetry={() => player.retry()} />
           {playing && state.mutedByBrowser && (
