@@ -423,7 +423,7 @@ class _AudioChild:
                 self._tally.add("transcode.audio_failed", detail=str(error), now=clock())
             finally:
                 self._child = None
-            failures = 0 if clock() - started > BACKOFF_FORGIVEN_SECONDS else failures + 1
+            failures = 1 if clock() - started > BACKOFF_FORGIVEN_SECONDS else failures + 1
             await asyncio.sleep(BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS)) - 1])
 
     def _reopen(self) -> None:

@@ -19,6 +19,7 @@ from gbgw.base.codec import AAC, H264, H265, PCMA, PCMU
 from gbgw.base.errors import LimitError
 from gbgw.base.tally import Tally
 from gbgw.media.hub import Stream
+from gbgw.mux import transcode
 from gbgw.mux.pattern import PatternSpec, read_counter
 from gbgw.mux.transcode import AAC_CONFIG, AAC_SILENCE, Transcoders
 from gbgw.mux.transcode_child import AacEncoder
@@ -176,7 +177,12 @@ async def test_one_child_encodes_every_stream_and_users_share_a_derived() -> Non
         assert not held[1].stream.ended
 
 
-async def test_a_dead_audio_child_is_replaced_and_sound_comes_back() -> None:
+@pytest.mark.parametrize("forgiven", [60.0, 0.0])
+async def test_a_dead_audio_child_is_replaced_and_sound_comes_back(
+    forgiven: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once, whether the child was young or, with `forgiven` 0, has lived long enough to begin from the front."""
+    monkeypatch.setattr(transcode, "BACKOFF_FORGIVEN_SECONDS", forgiven)
     units = timed_units(SOUND)
     tally = Tally()
     source = live(units[:2])
@@ -190,7 +196,9 @@ async def test_a_dead_audio_child_is_replaced_and_sound_comes_back() -> None:
         push(source, units[2:100])
         await until(lambda: any(unit.codec is AAC for unit in sink.units))
         os.kill(first, signal.SIGKILL)
+        died = now()
         await until(lambda: transcoders.audio_pid not in (None, first))
+        assert now() - died < 3.0  # the first pause is 0.1 s; after 5 s of silence the stream has no sound any more
         heard = sum(unit.codec is AAC for unit in sink.units)
         push(source, units[100:])
         await until(lambda: sum(unit.codec is AAC for unit in sink.units) > heard)
