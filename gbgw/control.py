@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from gbgw.gateway import Gateway
 
 FAILED_SHOWN_SECONDS: Final = 120.0  # a failed stream stays in the list this long
-REFRESH_SECONDS: Final = 150.0  # for a whole catalog asked for by hand
+TOKEN_ID_CHARS: Final = 16  # of its hash
 
 
 class TokenRows:
@@ -49,7 +49,7 @@ class TokenRows:
     async def load_tokens(self) -> Sequence[TokenRow]:
         return [
             TokenRow(
-                token.hash[:16],
+                token.hash[:TOKEN_ID_CHARS],
                 token.name,
                 tuple(scope for scope in ("view", "control", "admin") if scope in token.scopes),
                 token.hash,
@@ -67,7 +67,7 @@ class TokenRows:
 
     async def delete_token(self, token_id: str) -> None:
         for token in await self._store.tokens():
-            if token.hash.startswith(token_id):
+            if token.hash[:TOKEN_ID_CHARS] == token_id:
                 await self._store.delete_token(token.hash)
 
 
@@ -196,7 +196,7 @@ class ControlDesk:
             for name in STEPS
         )
         cause = _cause(session.cause)
-        summary = f"{cause.message}. {cause.remedy}" if cause is not None else _SUMMARIES[session.state]
+        summary = _plain(cause) if cause is not None else _SUMMARIES[session.state]
         return Diagnosis(key, session.state.value, cause, steps, summary)
 
     def _idle_diagnosis(self, key: source.StreamKey) -> Diagnosis | None:
@@ -207,7 +207,7 @@ class ControlDesk:
             self._gateway.directory.find(key.device_id, key.channel_id)
         except GatewayError as error:
             cause = _cause(error)
-        summary = f"{cause.message}. {cause.remedy}" if cause is not None else "Nobody asked for this stream yet."
+        summary = _plain(cause) if cause is not None else "Nobody asked for this stream yet."
         return Diagnosis(str(key), "idle", cause, tuple(LadderStep(name, None, None) for name in STEPS), summary)
 
     @staticmethod
@@ -262,6 +262,12 @@ _SUMMARIES: Final = {
 
 def _cause(error: GatewayError | None) -> Cause | None:
     return Cause(error.code, error.message, error.remedy) if error is not None else None
+
+
+def _plain(cause: Cause) -> str:
+    """Message and remedy as sentences."""
+    sentences = (text.strip().rstrip(".") for text in (cause.message, cause.remedy))
+    return " ".join(f"{text[0].upper()}{text[1:]}." for text in sentences if text)
 
 
 def _device(entry: DeviceEntry) -> Device:
