@@ -4,6 +4,7 @@ Paths without a file ending that belong to nothing else get index.html, so that 
 opened and reloaded. `<base href="/">` in it is rewritten where the gateway sits behind a proxy's prefix.
 """
 
+import gzip
 import hashlib
 import mimetypes
 from collections.abc import Mapping
@@ -37,6 +38,7 @@ class _File:
     content_type: str
     etag: str
     is_hashed: bool  # its name changes with its content
+    packed: bytes  # gzipped; empty where that saves nothing
 
 
 @cache
@@ -52,7 +54,9 @@ def files(folder: Path) -> Mapping[str, _File]:
             kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
             if kind == "application/javascript":
                 kind = "text/javascript"
-            found[name] = _File(data, kind, hashlib.sha256(data).hexdigest()[:32], name.startswith("assets/"))
+            packed = gzip.compress(data, mtime=0) if kind.startswith("text/") else b""
+            etag = hashlib.sha256(data).hexdigest()[:32]
+            found[name] = _File(data, kind, etag, name.startswith("assets/"), packed)
     return found
 
 
@@ -97,4 +101,9 @@ def _answer(request: web.Request, file: _File) -> web.Response:
     if file.content_type == "text/html":
         base = f'<base href="{request.app[SERVING].base_path}/"'.encode()
         data = data.replace(b'<base href="/"', base)
+    elif file.packed:
+        headers["Vary"] = "Accept-Encoding"
+        if "gzip" in request.headers.get("Accept-Encoding", ""):
+            headers["Content-Encoding"] = "gzip"
+            data = file.packed
     return web.Response(body=data, content_type=file.content_type, headers=headers)

@@ -304,7 +304,9 @@ class Run {
     this.show({ protocol: attempt.protocol, notes: attempt.notes });
     let url = rebase(token.urls[attempt.protocol]!, this.api.base);
     if (attempt.transcode) url = withQuery(url, { video: "h264" });
-    const already = attempt.protocol === "ws-flv" ? await this.viewerIds() : null;
+    // A page cannot read the headers of a WebSocket's answer, so it names its viewer row itself.
+    const viewer = attempt.protocol === "ws-flv" ? crypto.getRandomValues(new BigUint64Array(2)).join("-") : null;
+    if (viewer) url = withQuery(url, { viewer });
     await new Promise<void>((resolve, reject) => {
       let playing = false;
       const context: EngineContext = {
@@ -318,6 +320,7 @@ class Run {
       };
       const engine = make(attempt.protocol, context, this.api.base);
       this.engine = engine;
+      if (viewer) Object.assign(engine, { viewer });
       this.abort.signal.addEventListener("abort", () => reject(this.abort.signal.reason as Error), { once: true });
       let patience = 0;
       whenPictured(this.video, this.state.get().tracks, this.abort.signal, () => {
@@ -336,7 +339,6 @@ class Run {
         );
         this.ticker = window.setInterval(() => void this.tick(engine), TICK_MS);
         void this.begin();
-        if (already) void this.findViewer(engine, already);
       }, reject);
     });
   }
@@ -350,26 +352,6 @@ class Run {
       this.video.muted = true;
       this.show({ muted: true, mutedByBrowser: true });
       await this.video.play().catch(() => this.show({ paused: true }));
-    }
-  }
-
-  // A browser hides the answer's headers of a WebSocket: our row is the one that was not there before.
-  private async viewerIds(): Promise<Set<string>> {
-    try {
-      return new Set((await this.api.viewers(this.key)).map((viewer) => viewer.id));
-    } catch {
-      return new Set();
-    }
-  }
-
-  private async findViewer(engine: Engine, already: Set<string>): Promise<void> {
-    try {
-      const mine = (await this.api.viewers(this.key)).filter(
-        (viewer) => viewer.protocol === "ws-flv" && !already.has(viewer.id),
-      );
-      if (mine[0]) Object.assign(engine, { viewer: mine[0].id });
-    } catch {
-      // The figure stays empty; it is no reason to stop.
     }
   }
 

@@ -51,3 +51,18 @@ async def test_an_unbuilt_console_names_the_command(tmp_path: Path, monkeypatch:
     async with world() as it, it.client.get(f"{it.url}/") as response:
         assert response.status == 503
         assert "make build" in await response.text()
+
+
+async def test_scripts_travel_compressed_to_those_who_can_unpack(built: Path) -> None:
+    script = "start();" * 1_000
+    (built / "assets" / "large-3c4d.js").write_text(script)
+    pages.files.cache_clear()
+    async with world() as it:
+        url = f"{it.url}/assets/large-3c4d.js"
+        async with it.client.get(url, headers={"Accept-Encoding": "gzip"}, auto_decompress=False) as response:
+            assert response.headers["Content-Encoding"] == "gzip"
+            assert response.headers["Vary"] == "Accept-Encoding"
+            assert len(await response.read()) < len(script) // 10
+        async with it.client.get(url, headers={"Accept-Encoding": "identity"}) as response:
+            assert "Content-Encoding" not in response.headers
+            assert await response.text() == script
