@@ -23,7 +23,9 @@ from gbgw.base.errors import LocalError, MediaError, RequestError
 from gbgw.base.tally import Tally
 from gbgw.media import params
 from gbgw.media.hub import Stream
+from gbgw.media.track import Track
 from gbgw.mux.pattern import PatternSpec
+from gbgw.serve import offer as sdp
 from gbgw.serve import payloads, webrtc
 from gbgw.serve.viewers import Viewer, Viewers
 from gbgw.serve.webrtc import WebRtc
@@ -31,6 +33,7 @@ from gbgw.serve.whep import WhepRequest
 from tests.support.streams import feed, timed_units
 from tests.support.whep import Player
 from tests.unit.serve.support import KEY, FakeSource, FakeViewing, World, until, world
+from tests.unit.serve.test_offer import CHROMIUM
 
 SDP = {"Content-Type": "application/sdp"}
 FRAGMENT = {"Content-Type": "application/trickle-ice-sdpfrag"}
@@ -173,6 +176,61 @@ async def test_a_viewer_of_the_other_law_hears_the_same_samples() -> None:
         live = await camera.run(60)
         await until(lambda: player.sound == sound(live).translate(payloads.MU_FROM_A))
         assert player.packets["video"] == []
+
+
+@dataclass
+class Sample:
+    """A piece of sound with any length and time."""
+
+    data: bytes
+    pts: int
+    is_keyframe: bool = True
+
+    def __bytes__(self) -> bytes:
+        return self.data
+
+
+async def test_the_time_of_sound_counts_samples_until_the_camera_disagrees() -> None:
+    async with bench(Stream(KEY)) as it:
+        offer = sdp.parse(CHROMIUM)
+        served = sdp.choose(offer, profile=None, law="PCMA")
+        outlet = webrtc.Outlet(it.viewing, it.request(), it.rtc, served, lambda reason: None)
+        track = Track(0xC0, PCMA, sample_rate=8_000, channels=1)
+
+        def stamps(samples: int, pts: int) -> list[int]:
+            outlet.on_unit(Sample(bytes(samples), pts), track)  # type: ignore[arg-type]
+            queue = outlet.audio._queue
+            found = [cut.timestamp for cut, _, _ in queue]
+            queue.clear()
+            return found
+
+        start = 7_000_000
+        assert stamps(320, start) == [0]
+        assert stamps(320, start + 3_700) == [320]  # a little late
+        assert stamps(320, start + 7_000) == [640]  # a little early
+        assert stamps(1_000, start + 10_800) == [960, 1_294, 1_628]
+        assert stamps(320, start + 90_000) == [8_000]  # a hole of half a second
+        assert stamps(320, start + 94_000 - 20_000) == []  # two tenths that were heard already
+        assert it.tally["webrtc.surplus_sound"] == 1
+        assert stamps(320, start + 93_600) == [8_320]
+
+
+async def test_a_sender_that_fails_ends_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rather than leave the viewer with a still picture."""
+    camera = Camera(units())
+    camera.push(30)
+    async with bench(camera.stream) as it, Player() as player:
+        await it.play(player)
+        session = next(iter(it.rtc._sessions.values()))
+
+        def broken(self: Any, cut: Any) -> Any:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(webrtc._Ready, "pack", broken)
+        await camera.run(10)
+        await until(lambda: not len(it.rtc))
+        assert session._reason == "sender ended"
+        assert it.viewing.closes == 1
 
 
 @pytest.mark.parametrize("kinds", [("video",), ("audio", "video"), ("video", "audio", "audio", "video")])
