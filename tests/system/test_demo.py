@@ -102,13 +102,25 @@ async def test_ended_while_it_starts(tmp_path: Path) -> None:
     assert demo.err == []
 
 
-async def test_killed_it_takes_its_cameras_along(tmp_path: Path) -> None:
-    async with command("demo", folder=tmp_path) as demo:
+@pytest.mark.parametrize("signals", [(signal.SIGKILL,), (signal.SIGINT, signal.SIGINT)], ids=["killed", "twice"])
+async def test_in_haste_it_takes_cameras_and_transcoders_along(
+    tmp_path: Path, signals: tuple[signal.Signals, ...]
+) -> None:
+    async with command("demo", folder=tmp_path) as demo, aiohttp.ClientSession() as client:
         await ready(demo)
-        below = descendants(demo.pid)
-        assert len(below) >= 2
-        assert await demo.end(signal.SIGKILL) == -signal.SIGKILL
-        await gone(below)
+        cameras = descendants(demo.pid)
+        assert len(cameras) >= 2
+        play = re.findall(r"H\.265 camera +(http://\S+)", "\n".join(demo.out))[0]
+        async with asyncio.timeout(20), client.get(f"{play}&video=h264") as answer:
+            assert answer.status == 200
+            assert (await answer.content.readexactly(3)) == b"FLV"
+            below = descendants(demo.pid)
+            assert len(below) > len(cameras), "a transcoder runs"
+            for number in signals:
+                demo.process.send_signal(number)
+                await asyncio.sleep(0)
+            assert await demo.end() != 1
+            await gone(below)
 
 
 async def test_busy_ports_are_replaced_and_it_says_so(tmp_path: Path) -> None:
