@@ -206,6 +206,7 @@ class Session:
         out."""
         self._step("requested", asyncio.get_running_loop().time())
         try:
+            self._changed(self)
             await self._play(await self._open())
         except GatewayError as error:
             self._fail(error)

@@ -247,7 +247,7 @@ def test_a_whole_life() -> None:
 
     world = live(script)
     assert world.happened == ["port", "stored", "INVITE", "confirmed", "END", "forgotten", "port back"]
-    assert world.states == [State.PLAYING, State.LINGERING, State.STOPPING, State.ENDED]
+    assert world.states == [State.STARTING, State.PLAYING, State.LINGERING, State.STOPPING, State.ENDED]
     assert world.ingest.stream.ended
     assert world.ingest.stream.cause is None
     assert world.session.figures().packets == 7
@@ -302,7 +302,7 @@ def test_kept_it_plays_for_nobody() -> None:
         world.session.close(MediaError("enough", code="stream_stopped"))
 
     world = live(script)
-    assert world.states == [State.PLAYING, State.STOPPING, State.FAILED]
+    assert world.states == [State.STARTING, State.PLAYING, State.STOPPING, State.FAILED]
     assert world.ingest.stream.cause is not None
     assert world.ingest.stream.cause.code == "stream_stopped"
 
