@@ -92,46 +92,34 @@ class ControlDesk:
             raise RequestError(
                 f"device {new.id} exists already", status=409, code="device_exists", remedy="change it with PATCH"
             )
-        entry = self._gateway.directory.add(DeviceEntry(new.id))
-        return await self._write(entry, new.name, new.password, new.media_transport, by_operator=True)
+        stored = StoredDevice(new.id, created=time.time(), by_operator=True)
+        await self._write(stored, new.name, new.password, new.media_transport)
+        return _device(self._known(new.id))
 
     async def update_device(self, device_id: str, change: DeviceChange) -> Device:
         entry = self._known(device_id)
-        return await self._write(entry, change.name, change.password, change.media_transport)
+        stored = self._gateway.devices.stored(device_id) or StoredDevice(device_id, created=time.time())
+        await self._write(stored, change.name, change.password, change.media_transport)
+        return _device(entry)
 
     async def _write(
-        self,
-        entry: DeviceEntry,
-        name: str | None,
-        password: str | None,
-        transport: source.Transport | None,
-        *,
-        by_operator: bool = False,
-    ) -> Device:
-        gateway = self._gateway
-        stored = gateway.devices.stored(entry.id) or StoredDevice(entry.id, created=time.time())
+        self, stored: StoredDevice, name: str | None, password: str | None, transport: source.Transport | None
+    ) -> None:
+        """Write what the operator wants of a device; None leaves it as it is."""
+        devices, realm = self._gateway.devices, self._gateway.config.sip.domain
         if name is not None:
-            entry.name = name
+            stored = replace(stored, name=name)
         if transport is not None:
-            entry.media_transport = transport
+            stored = replace(stored, transport=transport)
         if password is not None:
-            realm = gateway.config.sip.domain
             stored = replace(
                 stored,
-                ha1_md5=ha1(entry.id, realm, password) if password else "",
-                ha1_sha256=ha1(entry.id, realm, password, "SHA-256") if password else "",
+                ha1_md5=ha1(stored.device_id, realm, password) if password else "",
+                ha1_sha256=ha1(stored.device_id, realm, password, "SHA-256") if password else "",
             )
-            entry.has_password = bool(password)
-        stored = replace(
-            stored,
-            name=entry.name,
-            transport=entry.media_transport or "",
-            by_operator=stored.by_operator or by_operator,
-        )
-        await gateway.devices.put(stored)
+        await devices.put(stored)
         if password is not None:
-            gateway.devices.drop(entry.id)
-        return _device(entry)
+            devices.drop(stored.device_id)
 
     async def delete_device(self, device_id: str) -> None:
         await self._gateway.devices.delete(device_id)

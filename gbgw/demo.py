@@ -104,10 +104,6 @@ class Demo:
     def _configure(self, folder: str) -> Config:
         sip = free_port(SIP_PORT, socket.SOCK_DGRAM, socket.SOCK_STREAM)
         http = free_port(HTTP_PORT, socket.SOCK_STREAM)
-        if http != HTTP_PORT:
-            self.remarks.append(f"port {HTTP_PORT} is taken, so the console is at {http}")
-        if sip != SIP_PORT:
-            self.remarks.append(f"port {SIP_PORT} is taken, so SIP is at {sip}")
         own = (
             f'sip.listen=["udp://127.0.0.1:{sip}", "tcp://127.0.0.1:{sip}"]',
             f"sip.password={os.urandom(12).hex()}",
@@ -116,7 +112,12 @@ class Demo:
             f"store.url=sqlite:///{folder}/gbgw.db",
             "media.transcode=2",
         )
-        return configuration.load(env=os.environ, overrides=(*own, *self._overrides)).config
+        config = configuration.load(env=os.environ, overrides=(*own, *self._overrides)).config
+        if http != HTTP_PORT and config.http.listen.endswith(f":{http}"):
+            self.remarks.append(f"port {HTTP_PORT} is taken, so the console is at {http}")
+        if sip != SIP_PORT and config.sip.listen[0].endswith(f":{sip}"):
+            self.remarks.append(f"port {SIP_PORT} is taken, so SIP is at {sip}")
+        return config
 
     async def _start_camera(self, camera: DemoCamera) -> asyncio.subprocess.Process:
         _, host, port = configuration.split_url(self._config.sip.listen[0], ["udp", "tcp"])
@@ -124,7 +125,7 @@ class Demo:
             sys.executable,
             *("-m", "gbgw", "device", "--server", f"{host}:{port}", "--server-id", self._config.sip.id),
             *("--domain", self._config.sip.domain, "--id", camera.device_id),
-            *("--channels", "1", "--video", camera.video, "--audio", "pcma", "--quiet"),
+            *("--channels", "1", "--video", camera.video, "--audio", "pcma", "--name", camera.title, "--quiet"),
             env=os.environ | {"GBGW_DEVICE_PASSWORD": self._config.sip.password},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,

@@ -236,23 +236,30 @@ class Devices:
             self._store.save_device(fresh)
 
     async def put(self, device: StoredDevice) -> None:
-        """Keep what the operator wrote of a device."""
+        """Keep what the operator wrote of a device. Nothing has changed when the store refuses it."""
+        await self._store.put_device(device)
         self._stored[device.device_id] = device
         self._set_credentials(device)
-        await self._store.put_device(device)
+        self.directory.configured(
+            device.device_id,
+            name=device.name,
+            media_transport=_media_transport(device.transport),
+            has_password=bool(device.ha1_md5),
+        )
 
     def drop(self, device_id: str) -> None:
         """Its credentials changed: it must register anew."""
         self._tell(registrar.Dropped(device_id))
 
     async def delete(self, device_id: str) -> None:
+        """Forget a device and end its streams. Nothing has changed when the store refuses it."""
+        await self._store.delete_device(device_id)
         self.drop(device_id)
         self._offline(device_id, _gone("the device was deleted by the operator", "device_deleted"))
         self._credentials.pop(device_id, None)
         self._stored.pop(device_id, None)
         self.directory.remove(device_id)
         self.interviews.forget(device_id)
-        await self._store.delete_device(device_id)
         self._events.emit("device.deleted", id=device_id)
 
     async def refresh_catalog(self, device_id: str) -> None:

@@ -116,6 +116,14 @@ class Directory:
             )
         return entry, item or CatalogItem(channel_id)
 
+    def configured(
+        self, device_id: str, *, name: str, media_transport: MediaTransport | None, has_password: bool
+    ) -> DeviceEntry:
+        """Take what the operator wrote of a device, known or new."""
+        entry = self.add(DeviceEntry(device_id))
+        entry.name, entry.media_transport, entry.has_password = name, media_transport, has_password
+        return entry
+
     def registered(self, device_id: str, flow: Flow, *, edition: str, expires: datetime, now: datetime) -> DeviceEntry:
         entry = self.add(DeviceEntry(device_id))
         entry.online, entry.reason, entry.flow = True, "", flow

@@ -85,7 +85,7 @@ class Gateway:
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
-            self._store = await SqliteStore.open(_store_path(self.config.store.url))
+            self._store = await SqliteStore.open(_store_path(self.config.store.url), tally=self.tally)
             stack.push_async_callback(self._store.close)
             self._dialogs = Dialogs(self._store, self.tally)
             self.devices = Devices(
@@ -367,7 +367,10 @@ class Gateway:
         }
 
     def not_ready(self) -> list[str]:
-        return ["the gateway is stopping"] if self._stopping else []
+        reasons = ["the gateway is stopping"] if self._stopping else []
+        if self._store.failure is not None:
+            reasons.append(f"the store does not take what is written: {self._store.failure}")
+        return reasons
 
     def samples(self) -> Iterable[Sample]:
         """The figures of /metrics."""

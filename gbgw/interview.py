@@ -22,7 +22,7 @@ from gbgw.observe import log
 from gbgw.sip.flow import Flow
 from gbgw.sip.message import Request, Response
 
-INTERVIEWERS: Final = 8  # devices asked at once
+INTERVIEWERS: Final = 32  # devices asked at once; a silent one holds its place for 40 s
 LINE: Final = 100_000  # devices that wait: all a directory can hold
 PARTS: Final = 10_000  # of one answer that wait to be read: a catalog of single items
 ANSWER_SECONDS: Final = 10.0  # for the SIP answer, and for a DeviceInfo

@@ -7,16 +7,18 @@ user_version`; a newer file is refused.
 
 import asyncio
 import dataclasses
+import fcntl
 import functools
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Any, BinaryIO, Final, ParamSpec, TypeVar
 
 from gbgw.base import limits
 from gbgw.base.errors import ConfigError
+from gbgw.base.tally import Tally
 from gbgw.gb.manscdp import DEFAULT_EDITION, EDITIONS, CatalogItem, Edition
 from gbgw.gb.registrar import Binding
 from gbgw.sip.flow import Flow, Transport
@@ -64,21 +66,34 @@ class SqliteStore:
     """A Store in one file. Made by `open`, ended by `close`; all methods are called on the event loop that opened
     it."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, executor: ThreadPoolExecutor) -> None:
+    def __init__(
+        self,
+        path: Path,
+        connection: sqlite3.Connection,
+        executor: ThreadPoolExecutor,
+        lock: BinaryIO | None,
+        tally: Tally,
+    ) -> None:
         self.path = path
         self._connection = connection
         self._executor = executor
+        self._lock = lock
+        self._tally = tally
         self._pending: list[Write] = []
         self._timer: asyncio.TimerHandle | None = None
         self._in_flight = 0  # batches on their way to the disk
         self._loop = asyncio.get_running_loop()
         self._closed = False
-        self.failure: StoreError | None = None  # the first error of a write that nobody waited for
+        self.failure: StoreError | None = None  # why the newest write that nobody waited for did not succeed
 
     @classmethod
-    async def open(cls, path: str | Path) -> "SqliteStore":
-        """Open or create the file and bring its schema up to date. Raises ConfigError with the remedy."""
+    async def open(cls, path: str | Path, *, tally: Tally | None = None) -> "SqliteStore":
+        """Open or create the file and bring its schema up to date. Raises ConfigError with the remedy.
+
+        tally: counts store.failed, the writes that nobody waited for and that did not succeed.
+        """
         where = Path(path)
+        lock = _lock(where)
         executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         try:
             connection = await asyncio.get_running_loop().run_in_executor(executor, _open, where)
@@ -86,8 +101,10 @@ class SqliteStore:
             executor.shutdown(
                 wait=False
             )  # its thread ends with the opening, which a cancelled caller does not wait for
+            if lock is not None:
+                lock.close()
             raise
-        return cls(where, connection, executor)
+        return cls(where, connection, executor, lock, tally if tally is not None else Tally())
 
     # Tokens
 
@@ -207,6 +224,8 @@ class SqliteStore:
             self._closed = True
             await self._run(self._connection.close)
             self._executor.shutdown()  # nothing is left to run, so this waits for the thread's last step only
+            if self._lock is not None:
+                self._lock.close()
 
     def _later(self, write: Write) -> None:
         """Gather a write that nobody waits for. When the disk is too slow for what is written it is dropped and told
@@ -241,12 +260,14 @@ class SqliteStore:
 
     def _settle(self, error: BaseException | None) -> None:
         self._in_flight -= 1
-        if error is not None:
+        if error is None:
+            self.failure = None
+        else:
             self._fail(error if isinstance(error, StoreError) else StoreError(f"the store failed: {error}"))
 
     def _fail(self, error: StoreError) -> None:
-        if self.failure is None:
-            self.failure = error
+        self.failure = error
+        self._tally.add("store.failed", detail=str(error), now=self._loop.time())
 
     async def _durable(self, write: Callable[[sqlite3.Connection], T]) -> T:
         if self._closed:
@@ -262,6 +283,28 @@ class SqliteStore:
 
     async def _run(self, call: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         return await self._loop.run_in_executor(self._executor, functools.partial(call, *arguments, **named))
+
+
+def _lock(path: Path) -> BinaryIO | None:
+    """Keep a second gateway from the same file: both would answer the same cameras. A file of its own, since closing
+    any descriptor of the database would drop SQLite's own locks."""
+    if str(path) == ":memory:":
+        return None
+    name = path.with_name(path.name + ".lock")
+    try:
+        file = name.open("a+b")
+    except OSError:
+        return None  # opening the store itself says what is wrong
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise ConfigError(
+            f"the store {path} is in use by another gbgw",
+            code="store_in_use",
+            remedy="stop the other one, or give this one a store.url of its own",
+        ) from None
+    return file
 
 
 # On the store's thread

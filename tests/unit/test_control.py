@@ -51,6 +51,12 @@ class Gateway:
 
     async def put(self, device: StoredDevice) -> None:
         self.kept[device.device_id] = device
+        self.directory.configured(
+            device.device_id,
+            name=device.name,
+            media_transport=device.transport or None,  # type: ignore[arg-type]
+            has_password=bool(device.ha1_md5),
+        )
 
     def drop(self, device_id: str) -> None:
         self.did.append(("drop", device_id))
