@@ -304,6 +304,7 @@ def _tracks(stream: Stream) -> tuple[TrackInfo, ...]:
             track.sample_rate,
             track.channels,
             stream.frame_rate if track.is_video else None,
+            track.reorder_depth,
         )
         for track in stream.tracks
     )

@@ -245,7 +245,9 @@ class LiveInvite:
             answer = sdp.read_answer(event.response.body, self._offer)
         except SdpError as error:
             error.stream = self._key
-            error.remedy = error.remedy or "restart the device; if it repeats, its firmware cannot work with this platform"
+            error.remedy = (
+                error.remedy or "restart the device; if it repeats, its firmware cannot work with this platform"
+            )
             return [Refused(error), self._end()]
         self.state = State.ANSWERED
         self._deadline = None

@@ -21,7 +21,7 @@ from gbgw._ps import AccessUnit as Unit
 from gbgw.base import limits
 from gbgw.base.access_unit import AccessUnit
 from gbgw.base.codec import AAC, H264, PCMA, PCMU, Codec
-from gbgw.base.errors import GatewayError, LimitError, LocalError, StateError
+from gbgw.base.errors import GatewayError, LimitError, LocalError, RequestError, StateError
 from gbgw.base.tally import Tally
 from gbgw.base.ticks import HZ
 from gbgw.media import params
@@ -145,11 +145,19 @@ class Transcoders:
         return bridge.hold()
 
     async def h264(self, stream: Stream) -> Derived:
-        """Return `stream` with its picture as H.264 without B-frames. Raises LimitError "transcode_limit" where no more
-        are allowed.
+        """Return `stream` with its picture as H.264 without B-frames. Raises RequestError "transcode_off" where the
+        operator allows none, LimitError "transcode_limit" where no more are allowed.
         """
         bridge = self._bridges.get(("h264", id(stream)))
         if bridge is None:
+            if self.video_limit == 0:
+                raise RequestError(
+                    "This gateway does not transcode pictures.",
+                    status=406,
+                    code="transcode_off",
+                    remedy="Set media.transcode in the configuration, or use a player that decodes H.265.",
+                    stream=stream.key,
+                )
             if self.videos >= self.video_limit:
                 raise LimitError(
                     f"{self.videos} of {self.video_limit} allowed picture transcodes are running.",

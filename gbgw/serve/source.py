@@ -158,6 +158,7 @@ class TrackInfo:
     sample_rate: int = 0
     channels: int = 0
     frame_rate: float | None = None
+    reorder_depth: int = 0  # above 0: B-frames, which WebRTC cannot play
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from gbgw._ps import AccessUnit
 from gbgw.base import limits
 from gbgw.base.access_unit import AccessUnit as Unit
 from gbgw.base.codec import AAC, H264, H265, PCMA, PCMU
-from gbgw.base.errors import LimitError
+from gbgw.base.errors import LimitError, RequestError
 from gbgw.base.tally import Tally
 from gbgw.media.hub import Stream
 from gbgw.mux import transcode
@@ -257,6 +257,13 @@ async def test_b_frames_are_put_in_order_and_wide_pictures_are_scaled() -> None:
     assert times == sorted(times)
 
 
+async def test_pictures_are_transcoded_only_where_the_operator_allows_it() -> None:
+    async with Transcoders(video_limit=0) as transcoders:
+        with pytest.raises(RequestError) as caught:
+            await transcoders.h264(live(timed_units(HEVC)[:2], key="one"))
+    assert (caught.value.code, caught.value.status) == ("transcode_off", 406)
+
+
 async def test_no_more_than_the_configured_number_of_pictures() -> None:
     units = timed_units(HEVC)
     one, two = live(units[:2], key="one"), live(units[:2], key="two")
@@ -273,9 +280,6 @@ async def test_no_more_than_the_configured_number_of_pictures() -> None:
         assert transcoders.videos == 0
         third = await transcoders.h264(two)
         await third.close()
-    async with Transcoders() as none_allowed:
-        with pytest.raises(LimitError):
-            await none_allowed.h264(one)
 
 
 async def test_a_dead_video_child_ends_its_stream_with_a_cause() -> None:
