@@ -506,9 +506,7 @@ class _Session:
             await asyncio.wait({closing}, timeout=CLOSE_SECONDS)
             if not closing.done():
                 self._tally.add("webrtc.slow_close")
-                for transport in self.transports:
-                    for protocol in _internal(_internal(transport.iceGatherer, "_connection"), "_protocols"):
-                        protocol.transport.abort()
+                pumps |= self._abort()
                 await asyncio.wait({closing}, timeout=CLOSE_SECONDS)
                 closing.cancel()
         # The tasks of aioice (checks, consent) end within Connection.close(); these of aiortc only soon after.
@@ -519,6 +517,21 @@ class _Session:
             for task in late:
                 self._tally.add("webrtc.slow_close")
                 task.cancel()
+
+    def _abort(self) -> set[asyncio.Task[Any]]:
+        """Close the sockets and cancel the tasks of a connection that does not close; return the tasks."""
+        found = []
+        for transport in self.transports:
+            ice = _internal(transport.iceGatherer, "_connection")
+            for protocol in _internal(ice, "_protocols"):
+                protocol.transport.abort()
+            found += [_internal(transport, "_RTCIceTransport__monitor_task"), _internal(ice, "_query_consent_task")]
+        for transceiver in self._peer.getTransceivers():
+            found += [_internal(transceiver.sender, f"_RTCRtpSender__{name}_task") for name in ("rtp", "rtcp")]
+        tasks = {task for task in found if task is not None}
+        for task in tasks:
+            task.cancel()
+        return tasks
 
     async def add_candidates(self, text: str) -> None:
         """Take a trickle ICE fragment. Raises RequestError 422 for an ICE restart (RFC 9725 section 4.3.3)."""

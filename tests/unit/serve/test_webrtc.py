@@ -392,6 +392,25 @@ async def test_a_viewer_that_vanishes_is_found_out(monkeypatch: pytest.MonkeyPat
         assert it.viewing.closes == 1
 
 
+async def test_a_connection_that_does_not_close_is_torn_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webrtc, "CLOSE_SECONDS", 0.2)
+    camera = Camera(units())
+    camera.push(30)
+    async with Player() as player:
+        async with bench(camera.stream) as it:
+            session, _ = await it.play(player)
+
+            async def never() -> None:
+                await asyncio.Event().wait()
+
+            for transceiver in next(iter(it.rtc._sessions.values()))._peer.getTransceivers():
+                monkeypatch.setattr(transceiver.sender, "stop", never)
+            assert await it.rtc.delete(session) is True
+            assert it.tally["webrtc.slow_close"] == 1
+            assert it.viewing.closes == 1
+        player.vanish()
+
+
 async def test_two_hundred_short_sessions_leave_nothing() -> None:
     camera = Camera(units())
     camera.push(30)
@@ -838,11 +857,12 @@ async def test_every_internal_of_a_connection_is_there() -> None:
         assert peer._RTCPeerConnection__closeTask is None  # type: ignore[attr-defined]
         for transport in transports:
             ice = transport.iceGatherer._connection
-            assert {"_queue", "_check_list", "_protocols", "_closing", "_nominated"} <= vars(ice).keys()
+            assert {"_queue", "_check_list", "_protocols", "_closing", "_query_consent_task"} <= vars(ice).keys()
+            assert {"_send", "_RTCIceTransport__monitor_task"} <= vars(transport).keys()
         for transceiver in peer.getTransceivers():
             assert transceiver._codecs
             names = vars(transceiver.sender).keys()
-            assert "_RTCRtpSender__encoder" in names
+            assert {f"_RTCRtpSender__{name}" for name in ("encoder", "rtp_task", "rtcp_task")} <= names
             assert "_task" in vars(transceiver.sender.transport)
 
 
