@@ -80,6 +80,9 @@ export class WhepEngine implements Engine {
     if (response.status !== 201) throw errorOf(response.status, body);
     this.viewer = response.headers.get("X-Gbgw-Viewer");
     await peer.setRemoteDescription({ type: "answer", sdp: body });
+    // The connection stays "connected" for seconds after the gateway ended it; its transport knows at once.
+    const transport = peer.getReceivers()[0]?.transport;
+    if (transport) transport.onstatechange = () => this.transportChanged(transport);
     this.connecting = window.setTimeout(() => {
       if (peer.connectionState !== "connected") this.fail("The browser and the gateway found no common path by UDP.");
     }, CONNECT_MS);
@@ -122,6 +125,10 @@ export class WhepEngine implements Engine {
     else if (peer.connectionState === "disconnected") {
       this.lost = window.setTimeout(() => this.fail("The WebRTC connection was lost."), LOST_MS);
     }
+  }
+
+  private transportChanged(transport: RTCDtlsTransport): void {
+    if (transport.state === "closed") this.fail("The gateway ended the WebRTC connection.");
   }
 
   private fail(message: string): void {
