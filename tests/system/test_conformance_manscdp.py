@@ -133,7 +133,7 @@ async def test_a_catalog_that_stops_is_partial_and_deletes_nothing(
     monkeypatch.setattr(limits, "CATALOG_GAP_SECONDS", 0.3)
     async with gateway_at() as gateway, online(gateway) as camera:
         assert set(entry_of(gateway).channels) == {CHANNEL}
-        asking = asyncio.create_task(gateway.refresh_catalog(DEVICE), name="test:catalog")
+        asking = asyncio.create_task(gateway.devices.refresh_catalog(DEVICE), name="test:catalog")
         sn, _ = await camera.query("Catalog")
         camera.send(camera.catalog_part(sn, 3, [SECOND]))
         with pytest.raises(GatewayError) as caught:

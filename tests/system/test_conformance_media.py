@@ -186,12 +186,19 @@ async def two(reports: Reports) -> None:
 
 
 def even_port() -> int:
-    while True:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-        if port % 2 == 0:
+    """An even port that is free, and the one above it too."""
+    for port in range(28_000, 30_000, 2):
+        with (
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as rtp,
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as rtcp,
+        ):
+            try:
+                rtp.bind(("127.0.0.1", port))
+                rtcp.bind(("127.0.0.1", port + 1))
+            except OSError:
+                continue
             return port
+    raise AssertionError("no pair of ports is free")
 
 
 @pytest.mark.conformance(70)

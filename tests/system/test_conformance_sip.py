@@ -1,5 +1,7 @@
-"""Checklist statements 20-29 over real sockets: the SIP core. 30 is in test_hostile.py; what needs 32 s of a clock is in
-tests/unit/sip."""
+"""Checklist statements 20-29 over real sockets: the SIP core.
+
+30 is in test_hostile.py too; what needs 32 s of a clock is in tests/unit/sip.
+"""
 
 import asyncio
 import re
@@ -43,7 +45,8 @@ async def wire(gateway: Any) -> AsyncIterator[Wire]:
 
 def options(number: int, *, padding: bytes = b"") -> bytes:
     return (
-        f"OPTIONS sip:34020000002000000001@3402000000 SIP/2.0\r\nVia: SIP/2.0/TCP 10.0.0.9:5060;branch=z9hG4bKo{number}\r\n"
+        f"OPTIONS sip:34020000002000000001@3402000000 SIP/2.0\r\n"
+        f"Via: SIP/2.0/TCP 10.0.0.9:5060;branch=z9hG4bKo{number}\r\n"
         f"From: <sip:{DEVICE}@3402000000>;tag=1\r\nTo: <sip:34020000002000000001@3402000000>\r\nCall-ID: o{number}\r\n"
         f"CSeq: {number} OPTIONS\r\nContent-Length: {len(padding)}\r\n\r\n"
     ).encode() + padding

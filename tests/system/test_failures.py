@@ -1,4 +1,4 @@
-"""Every way a picture can fail to come or cease ends in its own cause, within its deadline, with everything given back."""
+"""Every way a picture can fail to come, or to last, ends in its own cause, in time, with everything given back."""
 
 import asyncio
 from collections.abc import Callable
@@ -355,7 +355,7 @@ async def test_a_camera_that_restarts_its_encoder_plays_on(gateway_at: GatewayAt
 @pytest.mark.parametrize("transport", ["tcp-passive", "tcp-active"])
 @pytest.mark.parametrize("cut", [0, 1, 333], ids=["whole", "single-bytes", "333"])
 async def test_tcp_media_in_any_cut(gateway_at: GatewayAt, transport: str, cut: int) -> None:
-    async with gateway_at(f"media.transport={transport}") as gateway, online(gateway) as camera:
+    async with gateway_at(f"media.transport={transport}") as gateway, online(gateway) as camera:  # noqa: SIM117
         async with asked(gateway) as task:
             invite = await camera.expect("INVITE")
             async with tcp_way(camera, invite, transport) as writer, sending(camera, invite, writer=writer) as sender:
@@ -542,24 +542,23 @@ async def test_a_device_that_falls_silent(gateway_at: GatewayAt) -> None:
 
 @pytest.mark.conformance(14)
 async def test_a_tcp_connection_that_closes_mid_stream(gateway_at: GatewayAt) -> None:
-    async with gateway_at() as gateway:
-        async with online(gateway, transport="tcp") as camera, asked(gateway) as task:
-            invite = await camera.expect("INVITE")
-            await camera.answer_invite(invite)
-            async with sending(camera, invite):
-                async with asyncio.timeout(5):
-                    watch = await task
-                assert not isinstance(watch, GatewayError), watch
-                await camera.hang_up()
-                await ended(watch, "device_offline", 2)
-                await all_back(gateway)
-                assert not gateway.directory.get(DEVICE).online
-                await watch.close()
+    async with gateway_at() as gateway, online(gateway, transport="tcp") as camera, asked(gateway) as task:
+        invite = await camera.expect("INVITE")
+        await camera.answer_invite(invite)
+        async with sending(camera, invite):
+            async with asyncio.timeout(5):
+                watch = await task
+            assert not isinstance(watch, GatewayError), watch
+            await camera.hang_up()
+            await ended(watch, "device_offline", 2)
+            await all_back(gateway)
+            assert not gateway.directory.get(DEVICE).online
+            await watch.close()
 
 
 async def test_a_media_connection_that_breaks(gateway_at: GatewayAt) -> None:
     """TCP passive: the camera may connect again; when it does not, the idle time ends the stream."""
-    async with gateway_at("media.transport=tcp-passive", "media.idle_seconds=1") as gateway, online(gateway) as camera:
+    async with gateway_at("media.transport=tcp-passive", "media.idle_seconds=1") as gateway, online(gateway) as camera:  # noqa: SIM117
         async with playing(gateway, camera) as (watch, sender, invite):
             assert sender.tcp is not None
             endpoint = gateway.last_session(KEY).ingest._endpoint
@@ -586,7 +585,7 @@ async def test_another_call_id_with_media_flowing_changes_nothing(gateway_at: Ga
 
 
 async def test_another_call_id_after_silence_is_a_restart(gateway_at: GatewayAt) -> None:
-    async with gateway_at("media.idle_seconds=20") as gateway, online(gateway) as camera:
+    async with gateway_at("media.idle_seconds=20") as gateway, online(gateway) as camera:  # noqa: SIM117
         async with playing(gateway, camera) as (watch, sender, _):
             sender.paused = True
             session = gateway.last_session(KEY)
@@ -616,24 +615,23 @@ async def test_ports_run_out(gateway_at: GatewayAt) -> None:
 
 @pytest.mark.conformance(65)
 async def test_ten_viewers_at_once_are_one_invite(gateway_at: GatewayAt) -> None:
-    async with gateway_at() as gateway, online(gateway) as camera:
-        async with asyncio.TaskGroup() as group:
-            openings = [group.create_task(opened(gateway), name=f"test:open-{n}") for n in range(10)]
-            invite = await camera.expect("INVITE")
-            await camera.answer_invite(invite)
-            async with sending(camera, invite):
-                watches = [await opening for opening in openings]
-                assert len({id(watch.stream) for watch in watches}) == 1
-                late = await opened(gateway)
-                assert late.stream is watches[0].stream
-                assert sum(text.method == "INVITE" for text in camera.received) == 1
-                for watch in [*watches, late]:
-                    await watch.close()
-                await ends(gateway, camera)
+    async with gateway_at() as gateway, online(gateway) as camera, asyncio.TaskGroup() as group:
+        openings = [group.create_task(opened(gateway), name=f"test:open-{n}") for n in range(10)]
+        invite = await camera.expect("INVITE")
+        await camera.answer_invite(invite)
+        async with sending(camera, invite):
+            watches = [await opening for opening in openings]
+            assert len({id(watch.stream) for watch in watches}) == 1
+            late = await opened(gateway)
+            assert late.stream is watches[0].stream
+            assert sum(text.method == "INVITE" for text in camera.received) == 1
+            for watch in [*watches, late]:
+                await watch.close()
+            await ends(gateway, camera)
 
 
 async def test_the_last_viewer_leaves_a_linger_behind(gateway_at: GatewayAt) -> None:
-    async with gateway_at("media.linger_seconds=0.5") as gateway, online(gateway) as camera:
+    async with gateway_at("media.linger_seconds=0.5") as gateway, online(gateway) as camera:  # noqa: SIM117
         async with playing(gateway, camera) as (watch, _, _):
             await watch.close()
             await camera.nothing(0.25, "BYE")
@@ -741,7 +739,8 @@ async def test_a_restart_after_a_crash(tmp_path: Path) -> None:
             await first._store.flush()
             killed = tmp_path / "killed"
             killed.mkdir()
-            for file in tmp_path.glob("gbgw.db*"):  # as the disk is at this moment; nothing of the farewell gets in
+            # As the disk is at this moment; nothing of the farewell gets in.
+            for file in tmp_path.glob("gbgw.db*"):  # noqa: ASYNC240
                 (killed / file.name).write_bytes(file.read_bytes())
         await ends(first, camera)
     camera.drain()
@@ -766,7 +765,7 @@ async def all_back_except_questions(gateway: Gateway) -> None:
     """The interview of a device that came back has not ended, and nobody here answers it."""
     await fact(lambda: {**gateway.resources(), "questions": 0} == steps.FREE, "everything back")
     async with asyncio.timeout(3):
-        while await gateway._store.dialogs():
+        while await gateway._store.dialogs():  # noqa: ASYNC110 - the store tells nobody
             await asyncio.sleep(0.02)
 
 

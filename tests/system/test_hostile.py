@@ -196,7 +196,7 @@ async def test_random_bytes_inside_a_cameras_own_stream(gateway_at: GatewayAt) -
     """A camera gone mad harms its own picture only; its neighbour's comes through, and it recovers by itself."""
     rng = random.Random(SEED)
     mad = "34020000001320000009"
-    async with gateway_at() as gateway, online(gateway, mad) as other:
+    async with gateway_at() as gateway, online(gateway, mad) as other:  # noqa: SIM117
         async with playing(gateway, other, key=f"{mad}-{CHANNEL}") as (watch, sender, _):
             await plays_on(watch)
             whole = sender.make
@@ -245,7 +245,7 @@ BOMB = (
 )
 async def test_hostile_xml_of_a_registered_device(gateway_at: GatewayAt, xml: str) -> None:
     """Every MESSAGE of a bound device gets its 200 first; what is in it is refused, quickly."""
-    async with gateway_at() as gateway, undisturbed(gateway):
+    async with gateway_at() as gateway, undisturbed(gateway):  # noqa: SIM117
         async with online(gateway, "34020000001320000009", transport="tcp") as bad:
             clock = asyncio.get_running_loop().time
             at = clock()
@@ -307,9 +307,8 @@ async def test_garbage_to_the_http_port(gateway_at: GatewayAt, attack: bytes) ->
         target = host_port(gateway.http_url.removeprefix("http://"))
         answers = [await throw(target, attack, seconds=0.5) for _ in range(5)]
         for answer in answers:
-            assert (
-                not answer
-                or answer.startswith(b"HTTP/1.")
+            assert not answer or (
+                answer.startswith(b"HTTP/1.")
                 and answer.split()[1] in (b"400", b"401", b"404", b"413", b"405", b"414", b"431", b"505")
             ), answer[:200]
         assert (await get(gateway, "/healthz"))[0] == 200
