@@ -28,10 +28,10 @@ GatewayAt = Callable[..., Any]
 CAMERAS = 8
 GROWTH_BYTES = 6 << 20
 HASTE = (
-    "sip.invite_seconds=0.8",
-    "media.first_packet_seconds=0.8",
-    "media.key_frame_seconds=0.9",
-    "media.idle_seconds=0.8",
+    "sip.invite_seconds=1.5",
+    "media.first_packet_seconds=1.5",
+    "media.key_frame_seconds=1.5",
+    "media.idle_seconds=1.2",
     "media.linger_seconds=0",
 )
 
@@ -84,7 +84,11 @@ class Cycle:
 
     async def _answered(self) -> tuple["asyncio.Task[Any]", Text]:
         task = self._ask()
-        invite = await self.camera.expect("INVITE", 10)
+        try:
+            invite = await self.camera.expect("INVITE", 10)
+        except TimeoutError:
+            seen = [text.start for text in self.camera.received]
+            raise AssertionError(f"no INVITE; the viewer: {task}; received: {seen}; {self.outcomes}") from None
         await self.camera.answer_invite(invite, seconds=10)
         return task, invite
 
