@@ -93,7 +93,10 @@ def test_core_equals_model(
             assert plain(core.push(datagram, now)) == plain(model.push(datagram, now))
         assert core.counts == model.counts
         assert (core.depth, core.buffered, core.deadline, core.ssrc) == (
-            model.depth, model.buffered, model.deadline, model.ssrc
+            model.depth,
+            model.buffered,
+            model.deadline,
+            model.ssrc,
         )
         assert core.depth < window or core.depth == 0
         assert core.buffered <= ceiling
@@ -177,9 +180,12 @@ def test_parse_equals_model(datagram: bytes) -> None:
     st.lists(
         st.one_of(
             st.builds(
-                lambda count, kind, body: struct.pack("!BBH", 0x80 | count, kind, len(body) // 4)
-                + body[: len(body) // 4 * 4],
-                st.integers(0, 31), st.integers(199, 205), st.binary(max_size=60),
+                lambda count, kind, body: (
+                    struct.pack("!BBH", 0x80 | count, kind, len(body) // 4) + body[: len(body) // 4 * 4]
+                ),
+                st.integers(0, 31),
+                st.integers(199, 205),
+                st.binary(max_size=60),
             ),
             st.binary(max_size=6),
         ),
