@@ -51,7 +51,8 @@ def streams(draw: st.DrawFn) -> list[AccessUnit]:
         pts = dts + (7_200 if reordered and index % 2 == 0 else 0)  # two pictures of one stream never share a PTS
         units.append(AccessUnit(data, video, pts, dts, is_keyframe=key))
         if draw(st.booleans()):
-            sound = draw(st.binary(min_size=8, max_size=400))
+            # Not what begins like ADTS, which the demultiplexer rightly believes over the map
+            sound = draw(st.binary(min_size=8, max_size=400).filter(lambda data: data[0] != 0xFF))
             if audio is AAC:
                 sound = adts_header(len(sound), 16_000) + sound
             units.append(AccessUnit(sound, audio, dts, dts, is_keyframe=True, track_id=0xC0))
