@@ -25,6 +25,7 @@ HTTP_PORT = 8080
 READY_SECONDS = 30.0  # three are usual; a loaded machine encodes the H.265 pattern slowly
 PORT_ATTEMPTS = 16
 PR_SET_PDEATHSIG = 1
+MEDIA_PORTS = configuration.port_range(Config().media.ports)  # where SIP must not listen
 _LIBC = ctypes.CDLL(None)  # loaded before any fork
 
 
@@ -60,7 +61,8 @@ def free_port(preferred: int, *kinds: socket.SocketKind) -> int:
                     port = int(probe.getsockname()[1])
             except OSError:
                 continue
-            return port
+            if port not in MEDIA_PORTS:
+                return port
     raise LocalError("no free port on loopback", code="ports_exhausted", remedy="stop some programs and try again")
 
 

@@ -9,12 +9,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+MEDIA_PORTS = range(30_000, 35_000)  # the configuration's own default
+
 
 def free_port(kind: socket.SocketKind = socket.SOCK_DGRAM) -> int:
     """A port that is free for UDP (or TCP) on loopback just now."""
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    while True:
+        with socket.socket(socket.AF_INET, kind) as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        if port not in MEDIA_PORTS:
+            return port
 
 
 def is_bound(port: int, kind: socket.SocketKind) -> bool:

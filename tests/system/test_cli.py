@@ -216,7 +216,11 @@ def test_a_port_in_use(tmp_path: Path, kind: socket.SocketKind, setting: str, re
         if kind == socket.SOCK_STREAM:
             taken.listen()
         port = taken.getsockname()[1]
-        settings = {"sip.listen": '["udp://127.0.0.1:0"]', "http.listen": "127.0.0.1:0"}
+        settings = {
+            "sip.listen": '["udp://127.0.0.1:0"]',
+            "http.listen": "127.0.0.1:0",
+            "media.ports": "20000-20999",
+        }
         key, _, value = setting.format(port=port).partition("=")
         settings[key] = value
         options = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
