@@ -24,6 +24,10 @@ PORT_BIND_ATTEMPTS: Final = 256  # ports found taken by other programs before on
 MEDIA_CONNECT_SECONDS: Final = 5.0  # one attempt to connect to a camera (TCP active)
 MEDIA_CONNECT_ATTEMPTS: Final = 4  # GB/T 28181-2022 annex D wants three or more, a second or more apart
 MEDIA_STALLED_SECONDS: Final = 3.0  # a TCP connection or UDP source silent for so long may be replaced
+SOURCE_SILENCE_SECONDS: Final = 0.3  # of a UDP source before another that continues its stream follows: 7 frames
+SOURCE_PROOF_PACKETS: Final = 3  # in sequence, that show that a new source continues the stream
+SOURCE_HELD_PACKETS: Final = 512  # of a new source meanwhile: 0.3 s of a 16 Mbit/s stream
+SOURCE_HELD_BYTES: Final = 1 << 20
 PAYLOAD_SAMPLES: Final = 64  # heads of payloads kept, until the first pack, to say what it is instead
 RTCP_INTERVAL_SECONDS: Final = 5.0  # RFC 3550 section 6.2 minimum; what GB peers expect
 

@@ -21,16 +21,15 @@ from gbgw import _rtp
 from gbgw.base import limits
 from gbgw.base.errors import LocalError, PortsExhaustedError, StateError
 from gbgw.base.tally import Tally
+from gbgw.net.source import Address, SourceLock
 
 Transport = Literal["udp", "tcp-passive", "tcp-active"]
-Address = tuple[str, int]
 T = TypeVar("T")
 
 RETRY_SECONDS: Final = (1.0, 2.0, 4.0)  # between attempts to connect (reference 0.2)
 _CLOSE_SECONDS: Final = 1.0  # a transport's own farewell; it only takes a turn of the loop
 _SWEEP_SECONDS: Final = 1.0
 _SWEEP_PACKETS: Final = 256  # read from one resting port in one go
-_MAX_JUMP: Final = 1_000  # sequence numbers that still continue a run (reference 6.7)
 _SO_MEMINFO: Final = 55  # Linux; the ninth word is the socket's drop counter (sock_diag.h, SK_MEMINFO_DROPS)
 _SO_RCVBUFFORCE: Final = 33
 
@@ -266,11 +265,10 @@ class MediaEndpoint:
         self.name = name
         self.tally = tally if tally is not None else Tally()
         self.receive_buffer_bytes = 0
-        self.last_bytes_at: float | None = None
         self._pool = pool
         self._sink = sink
         self._ssrc = ssrc
-        self._expected = {host for host in expected_hosts if host}
+        self._lock = SourceLock(expected_hosts, self._refuse)
         self._rtcp = rtcp
         self._port: int | None = None
         self._closed = False
@@ -281,8 +279,6 @@ class MediaEndpoint:
         # UDP
         self._rtp: _Datagrams | None = None
         self._rtcp_socket: _Datagrams | None = None
-        self._source: Address | None = None
-        self._last: bytes = b""  # the last packet taken; its header is read only when another address sends
         self._rtcp_to: tuple[Address, bool] | None = None  # and whether it goes out of the RTP port
         # TCP
         self._connection: _Connection | None = None
@@ -308,7 +304,7 @@ class MediaEndpoint:
         """Who sends: the locked UDP source, or the TCP peer."""
         if self._connection is not None:
             return self._connection.peer
-        return self._source
+        return self._lock.address
 
     @property
     def connected(self) -> bool:
@@ -392,7 +388,7 @@ class MediaEndpoint:
         An answer by UDP to an offer of TCP binds the UDP pair beside it (reference 6.6). Raises LocalError when it is
         taken.
         """
-        self._expected |= {host for host in (address, sip_host) if host}
+        self._lock.expect(address, sip_host)
         if ssrc is not None:
             self._ssrc = ssrc
         if transport == "udp":
@@ -478,43 +474,24 @@ class MediaEndpoint:
             self._malformed += 1
             self.tally.add("net.malformed", now=now)
             return
-        if address != self._source and not self._may_follow(datagram, address, now):
-            self._refuse(address, now)
-            return
-        self._last = datagram
-        self.last_bytes_at = now
-        self._sink.push_rtp(datagram, now)
-
-    def _may_follow(self, datagram: bytes, address: Address, now: float) -> bool:
-        """Reference 6.5: lock to the first source; its port may change if the stream continues, its host only to one
-        that the camera is known by.
-        """
-        source = self._source
-        if source is not None:
-            silent = self.last_bytes_at is None or now - self.last_bytes_at >= limits.MEDIA_STALLED_SECONDS
-            if not silent and not self._continues(datagram):
-                stranger = source[0] not in self._expected
-                if address[0] == source[0] or not stranger:
-                    return False
-            if address[0] != source[0] and address[0] not in self._expected:
-                return False
-            self.tally.add("rtp.source_change", now=now)
-        self._source = address
-        self._rtcp_to = None
-        return True
-
-    def _continues(self, datagram: bytes) -> bool:
-        ahead = (int.from_bytes(datagram[2:4], "big") - int.from_bytes(self._last[2:4], "big")) % 65_536
-        return datagram[8:12] == self._last[8:12] and (ahead <= _MAX_JUMP or ahead >= 65_536 - _MAX_JUMP)
+        before = self._lock.address
+        packets = self._lock.push(datagram, address, now)
+        if packets and address != before:
+            self._rtcp_to = None
+            if before is not None:
+                self.tally.add("rtp.source_change", now=now)
+        for packet in packets:
+            self._sink.push_rtp(packet, now)
 
     def _on_rtcp(self, datagram: bytes, address: Address, now: float) -> None:
         self._take_rtcp(datagram, address, False, now)
 
     def _take_rtcp(self, datagram: bytes, address: Address, muxed: bool, now: float) -> None:
         """Only from the host that sends the media: a BYE of a stranger ends nothing."""
-        if self._source is None:
+        source = self._lock.address
+        if source is None:
             self.tally.add("net.early_rtcp", now=now)
-        elif address[0] != self._source[0]:
+        elif address[0] != source[0]:
             self._refuse(address, now)
         elif _rtp.is_rtcp(datagram):
             self._rtcp_to = (address, muxed)
@@ -534,15 +511,16 @@ class MediaEndpoint:
 
     def send_report(self, now: float) -> None:
         """Send a receiver report now, if there is anything to report and anybody to report to."""
-        if self._connection is None and self._source is None:
+        source = self._lock.address
+        if self._connection is None and source is None:
             return
         report = self._sink.receiver_report(now)
         if not report:
             return
         if self._connection is not None:
             self._connection.send(report)
-        elif self._source is not None:
-            address, muxed = self._rtcp_to or ((self._source[0], self._source[1] + 1), False)
+        elif source is not None:
+            address, muxed = self._rtcp_to or ((source[0], source[1] + 1), False)
             datagrams = self._rtp if muxed else self._rtcp_socket
             if datagrams is not None and datagrams.transport is not None and address[1] <= 65_535:
                 datagrams.transport.sendto(report, address)
@@ -557,7 +535,7 @@ class MediaEndpoint:
             return False
         if current is not None:
             silent = now - current.active_at >= limits.MEDIA_STALLED_SECONDS
-            stranger = current.peer[0] not in self._expected and connection.peer[0] in self._expected
+            stranger = not self._lock.is_expected(current.peer[0]) and self._lock.is_expected(connection.peer[0])
             if not silent and not stranger:
                 self._wrong_source += 1
                 self._refused_from = connection.peer
@@ -583,7 +561,7 @@ class MediaEndpoint:
         connection.garbage = connection.framer.counts["rtp.framer_garbage"]
         if packets:
             self._frames += len(packets)
-            self.last_bytes_at = connection.active_at = now
+            connection.active_at = now
         for packet in packets:
             if _rtp.is_rtcp(packet):
                 self._sink.push_rtcp(packet, now)

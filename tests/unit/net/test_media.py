@@ -209,9 +209,13 @@ class TestUdp:
                 for wrong in (packet(5000), packet(0, ssrc=6)):
                     moved.sendto(wrong, (HOST, one.port))
                 await until(lambda: one.tally["rtp.wrong_source"] == 2)
-                moved.sendto(packet(65536), (HOST, one.port))
-                await until(lambda: len(sink.rtp) == 2)
+                for number in range(65536, 65539):
+                    moved.sendto(packet(number), (HOST, one.port))
+                await asyncio.sleep(limits.SOURCE_SILENCE_SECONDS)
+                moved.sendto(packet(65539), (HOST, one.port))
+                await until(lambda: len(sink.rtp) == 5)
                 assert one.source == moved.getsockname()
+        assert sink.rtp == [packet(number) for number in range(65535, 65540)]
         assert one.tally["rtp.source_change"] == 1
 
     async def test_the_expected_host_displaces_a_stranger(self, pool: PortPool) -> None:
@@ -232,7 +236,7 @@ class TestUdp:
             with sender() as camera, sender("127.0.0.2") as stranger:
                 camera.sendto(packet(1), (HOST, one.port))
                 await until(lambda: sink.rtp)
-                one.last_bytes_at = -100.0  # long silent
+                one._lock.heard_at = -100.0  # long silent
                 stranger.sendto(packet(2), (HOST, one.port))
                 await until(lambda: one.tally["rtp.wrong_source"])
                 await one.answered(address="127.0.0.2", port=9, transport="udp")
