@@ -112,6 +112,7 @@ KEEPALIVE_MAX_SECONDS: Final = 300.0  # and the longest
 IFRAME_SECONDS: Final = 2.0  # between two key frame commands to one channel: a camera may need that long to obey
 
 # HTTP
+HTTP_LINE_BYTES: Final = 8_190  # the request line, and each header; what nginx allows by default
 HTTP_BODY_BYTES: Final = 1 << 20  # an SDP offer is below 16 KiB
 WHEP_SDP_BYTES: Final = 64 << 10  # Chromium's offers are below 16 KiB
 

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
 from gbgw.base import limits
 from gbgw.base.config import host_port
@@ -81,16 +81,7 @@ class HttpServer:
         self._sweeper: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        runner = web.AppRunner(
-            build_app(self._serving),
-            handler_cancellation=True,
-            access_log=None,
-            logger=_quiet_about_garbage(self._serving),
-            shutdown_timeout=1.0,
-            keepalive_timeout=75.0,
-            max_line_size=8_190,
-            max_field_size=8_190,
-        )
+        runner = web.AppRunner(build_app(self._serving), handler_cancellation=True, shutdown_timeout=1.0)
         await runner.setup()
         self._runner = runner
         try:
@@ -135,7 +126,7 @@ class HttpServer:
         if runner is None or runner.server is None or len(runner.server.connections) >= limits.HTTP_CONNECTIONS:
             self._serving.tally.add("http.connections_refused")
             return _Refusal()
-        return runner.server()
+        return _Connection(runner.server, self._serving)
 
     async def _sweep(self) -> None:
         """Close connections that never finish their first request head: aiohttp has no timer for that."""
@@ -155,20 +146,42 @@ class HttpServer:
                     protocol.force_close()
 
 
-def _quiet_about_garbage(serving: Serving) -> logging.Logger:
-    """aiohttp's log, where bytes that are no HTTP are counted instead of written down with a traceback each."""
+class _Connection(web.RequestHandler):
+    """One connection, whose bytes that are no HTTP are counted and answered as every other error is."""
 
-    def is_ours(record: logging.LogRecord) -> bool:
-        error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, HttpProcessingError):
-            serving.tally.add("http.malformed", detail=type(error).__name__)
-            return False
-        return True
+    __slots__ = ("_serving",)
 
-    logger = logging.Logger("aiohttp.server")
-    logger.parent = logging.getLogger("aiohttp")
-    logger.addFilter(is_ours)
-    return logger
+    def __init__(self, server: web.Server, serving: Serving) -> None:
+        super().__init__(
+            server,
+            loop=asyncio.get_running_loop(),
+            access_log=None,  # type: ignore[arg-type]  # what turns it off
+            keepalive_timeout=75.0,
+            max_line_size=limits.HTTP_LINE_BYTES,
+            max_field_size=limits.HTTP_LINE_BYTES,
+        )
+        self._serving = serving
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        if not isinstance(exc, HttpProcessingError) or request.writer.output_size > 0:
+            return super().handle_error(request, status, exc, message)
+        self._serving.tally.add("http.malformed", detail=type(exc).__name__)
+        if isinstance(exc, LineTooLong):
+            text = f"The address or a header is longer than {limits.HTTP_LINE_BYTES} bytes."
+            answer = _json_error(431, "head_too_long", text, "Shorten it; a body is the place for long values.")
+        else:
+            answer = _json_error(
+                400, "bad_request", "This is not HTTP/1.1.", "Speak HTTP/1.1, without TLS, to this port."
+            )
+        _harden(answer)
+        answer.force_close()
+        return answer
 
 
 class _Refusal(asyncio.Protocol):
@@ -220,7 +233,7 @@ async def _log_access(request: web.Request, handler: Handler) -> web.StreamRespo
     try:
         response = await handler(request)
         status = response.status
-        size = response.body_length if response.prepared else 0
+        size = _size(response)
         return response
     except asyncio.CancelledError:
         status = request.get(STATUS, status)
@@ -242,6 +255,13 @@ async def _log_access(request: web.Request, handler: Handler) -> web.StreamRespo
             seconds=round(time.monotonic() - began, 3),
             remote=serving.remote(request),
         )
+
+
+def _size(response: web.StreamResponse) -> int:
+    """Bytes of the body; an ordinary answer is only sent after this is asked."""
+    if response.prepared:
+        return response.body_length
+    return response.content_length or 0
 
 
 @web.middleware
@@ -288,10 +308,7 @@ async def _answer_preflight(request: web.Request, handler: Handler) -> web.Strea
 async def _decorate(request: web.Request, response: web.StreamResponse) -> None:
     request[STATUS] = response.status
     headers = response.headers
-    headers["Server"] = "gbgw"
-    headers.setdefault("X-Content-Type-Options", "nosniff")
-    headers.setdefault("Referrer-Policy", "no-referrer")
-    headers.setdefault("X-Frame-Options", "SAMEORIGIN")
+    _harden(response)
     if request.app[SERVING].http.cors:
         headers.add("Vary", "Origin")
     origin = _allowed_origin(request)
@@ -299,6 +316,14 @@ async def _decorate(request: web.Request, response: web.StreamResponse) -> None:
         headers["Access-Control-Allow-Origin"] = origin
         headers["Access-Control-Expose-Headers"] = _EXPOSED
         headers["Cross-Origin-Resource-Policy"] = "cross-origin"
+
+
+def _harden(response: web.StreamResponse) -> None:
+    headers = response.headers
+    headers["Server"] = "gbgw"
+    headers.setdefault("X-Content-Type-Options", "nosniff")
+    headers.setdefault("Referrer-Policy", "no-referrer")
+    headers.setdefault("X-Frame-Options", "SAMEORIGIN")
 
 
 def _allowed_origin(request: web.Request) -> str | None:

@@ -101,21 +101,35 @@ async def test_a_client_that_leaves_before_the_headers_is_no_error(
 
 
 @pytest.mark.parametrize(
-    "request_bytes",
+    ("request_bytes", "status", "code"),
     [
-        b"GET / HTTP/1.1\r\nHost: x\r\nno colon\r\n\r\n",
-        b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        (b"GET / HTTP/1.1\r\nHost: x\r\nno colon\r\n\r\n", 400, "bad_request"),
+        (b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 431, "head_too_long"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nCookie: " + b"a" * 20_000 + b"\r\n\r\n", 431, "head_too_long"),
+        (
+            b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            400,
+            "bad_request",
+        ),
+        (b"GET /healthz\0 HTTP/1.1\r\nHost: x\r\n\r\n", 400, "bad_request"),
+        (b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03" + bytes(500), 400, "bad_request"),
+        (b"REGISTER sip:gbgw SIP/2.0\r\n\r\n", 400, "bad_request"),
     ],
 )
-async def test_what_is_no_http_is_refused_and_counted(request_bytes: bytes, caplog: pytest.LogCaptureFixture) -> None:
+async def test_what_is_no_http_is_refused_and_counted(
+    request_bytes: bytes, status: int, code: str, caplog: pytest.LogCaptureFixture
+) -> None:
     async with world() as it:
         reader, writer = await asyncio.open_connection(*it.server.address)
         writer.write(request_bytes)
         async with asyncio.timeout(3):
             answer = await reader.read()
         writer.close()
-        assert b" 400 " in answer.split(b"\r\n")[0]
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert int(head.split()[1]) == status
+        assert b"Content-Type: application/json" in head
+        assert b"X-Content-Type-Options: nosniff" in head
+        assert json.loads(body)["error"]["code"] == code
         await until(lambda: it.serving.tally["http.malformed"] == 1)
         assert "Traceback" not in caplog.text
 
