@@ -68,7 +68,7 @@ class Devices:
         self._events = events
         self._stored: dict[str, StoredDevice] = {}
         self._credentials: dict[str, Credentials] = {}
-        self._registrar = Registrar(config.domain, self, time.time)
+        self._registrar = Registrar(config.domain, self, time.time, longest_seconds=config.expires_seconds)
         self._inbox: asyncio.Queue[registrar.Event] = asyncio.Queue(REGISTRAR_INBOX)
         self._reader = Reader(self._tell, tally)
         self._log = log.get("devices")

@@ -1,5 +1,6 @@
 """The dialogs that a crash must not leave open in cameras: written before an INVITE leaves, ended by the next start."""
 
+import asyncio
 import time
 from dataclasses import replace
 from typing import Protocol
@@ -9,7 +10,7 @@ from gbgw.base.errors import GatewayError
 from gbgw.base.tally import Tally
 from gbgw.sip.flow import Flow
 from gbgw.sip.message import Request, Response, Uri
-from gbgw.store.base import Store, StoredDialog
+from gbgw.store.base import Store, StoredDialog, StoreError
 
 
 class Asking(Protocol):
@@ -25,7 +26,7 @@ class Dialogs:
         self._open: dict[str, StoredDialog] = {}
 
     async def dialog_opening(self, key: str, request: Request, flow: Flow, ssrc: str, port: int) -> None:
-        """Return when it is on disk: the INVITE may leave."""
+        """Return when it is on disk, or when the disk had its time (ADR 9): the INVITE may leave."""
         dialog = StoredDialog(
             request.call_id,
             request.from_.tag or "",
@@ -39,7 +40,12 @@ class Dialogs:
             port=port,
         )
         self._open[key] = dialog
-        await self._store.dialog_opening(dialog)
+        try:
+            async with asyncio.timeout(limits.DIALOG_WRITE_SECONDS):
+                await self._store.dialog_opening(dialog)
+        except (TimeoutError, StoreError) as error:
+            reason = str(error) or f"not written within {limits.DIALOG_WRITE_SECONDS} s"
+            self._tally.add("dialog.unwritten", detail=f"{key}: {reason}")
 
     def dialog_confirmed(self, key: str, response: Response) -> None:
         dialog = self._open.get(key)

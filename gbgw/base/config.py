@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from gbgw.base import limits
 from gbgw.base.errors import ConfigError
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -63,7 +64,12 @@ class SipConfig(Section):
     password: str = Field("", description="one for all devices; empty: only devices known to the API", repr=False)
     keepalive_seconds: Seconds = Field(60, description="interval expected from a device that never told its own")
     keepalive_misses: int = Field(3, ge=1, le=100)
-    expires_seconds: int = Field(86_400, ge=60, le=2_592_000, description="longest registration granted")
+    expires_seconds: int = Field(
+        limits.REGISTER_MAX_SECONDS,
+        ge=limits.REGISTER_MIN_SECONDS,
+        le=2_592_000,
+        description="longest registration granted",
+    )
     keyframe_seconds: Seconds = Field(2, description="shortest time between two IFrame commands to one channel")
 
     @field_validator("listen")

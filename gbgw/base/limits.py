@@ -109,7 +109,6 @@ REGISTER_MIN_SECONDS: Final = 60  # devices were seen offering 60 s; shorter exp
 REGISTER_MAX_SECONDS: Final = 604_800  # a week; longer ones are cut
 KEEPALIVE_MIN_SECONDS: Final = 5.0  # the shortest interval that is learned from a device
 KEEPALIVE_MAX_SECONDS: Final = 300.0  # and the longest
-IFRAME_SECONDS: Final = 2.0  # between two key frame commands to one channel: a camera may need that long to obey
 
 # HTTP
 HTTP_LINE_BYTES: Final = 8_190  # the request line, and each header; what nginx allows by default
@@ -141,6 +140,7 @@ DEVICE_MESSAGES: Final = 20_000  # answers that wait in one simulated device: tw
 DEVICE_SEND_BYTES: Final = 1 << 20  # in a TCP media connection before units are dropped: two seconds of 4 Mbit/s
 
 # Store
+DIALOG_WRITE_SECONDS: Final = 1.0  # for the one write that a picture waits for; 0.4-10 ms on a healthy disk
 STORE_BATCH: Final = 1_000  # writes in one transaction; more are written before the 100 ms are over
 STORE_BATCHES: Final = 64  # on their way to the disk; a slower disk loses writes that nobody waits for
 HTTP_HEAD_SECONDS: Final = 20.0  # for the first request head of a connection; nginx waits 60, slow phones need 2

@@ -1,24 +1,24 @@
 """Device commands. So far one: send a key frame now (GB/T 28181-2016 and -2022, DeviceControl), not more often than a
 camera can obey."""
 
-from gbgw.base import limits
 from gbgw.gb import manscdp
 from gbgw.gb.manscdp import Edition
 
 
 class KeyFrameCommands:
-    """Makes IFrame commands, at most one a channel in limits.IFRAME_SECONDS."""
+    """Makes IFrame commands, at most one a channel in `seconds`: a camera may need that long to obey."""
 
-    __slots__ = ("_sent",)
+    __slots__ = ("_seconds", "_sent")
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
         self._sent: dict[str, float] = {}  # stream key -> loop seconds, oldest first
 
     def ready(self, key: str, now: float) -> bool:
         """Tell whether the channel may be asked now, and if so count it as asked."""
         while self._sent:
             oldest = next(iter(self._sent))
-            if now - self._sent[oldest] < limits.IFRAME_SECONDS:
+            if now - self._sent[oldest] < self._seconds:
                 break
             del self._sent[oldest]
         if key in self._sent:

@@ -253,8 +253,8 @@ class Registrar:
     """Every device's registration and heartbeat."""
 
     __slots__ = (
-        "_authenticator", "_by_flow", "_devices", "_directory", "_edition", "_failures", "_heap", "_nobody",
-        "_online", "_wall",
+        "_authenticator", "_by_flow", "_devices", "_directory", "_edition", "_failures", "_heap",
+        "_longest_seconds", "_nobody", "_online", "_wall",
     )  # fmt: skip
 
     def __init__(
@@ -264,13 +264,15 @@ class Registrar:
         wall: Callable[[], float],
         *,
         edition: Edition = "3.0",
+        longest_seconds: int = limits.REGISTER_MAX_SECONDS,
         authenticator: Authenticator | None = None,
     ) -> None:
         """domain: the realm. wall: returns Unix seconds, for Date and for what the store keeps. edition: our
-        X-GB-Ver."""
+        X-GB-Ver. longest_seconds: the longest registration granted."""
         self._directory = directory
         self._wall = wall
         self._edition = edition
+        self._longest_seconds = longest_seconds
         self._authenticator = authenticator or Authenticator(domain)
         self._nobody = Credentials.of("", domain, secrets.token_hex(16), sha256_capable=True)
         self._devices: OrderedDict[str, _Device] = OrderedDict()
@@ -469,7 +471,7 @@ class Registrar:
         if expires == 0:
             self._unregister(event, known, effects)
             return
-        expires = min(max(expires, limits.REGISTER_MIN_SECONDS), limits.REGISTER_MAX_SECONDS)
+        expires = min(max(expires, limits.REGISTER_MIN_SECONDS), self._longest_seconds)
         if (device is None or device.binding is None) and self._online >= limits.DEVICES:
             effects.append(_answer(event, 503, {"X-GB-Ver": self._edition, "Retry-After": "60"}))
             effects.append(Counted("registrar.full", device_id))
@@ -554,7 +556,7 @@ class Registrar:
         if not usable or self._directory.credentials(binding.device_id) is None:
             effects.append(ForgetBinding(binding.device_id))
         elif self.binding(binding.device_id) is None:
-            self._bind(replace(binding), min(left, limits.REGISTER_MAX_SECONDS), now, effects)
+            self._bind(replace(binding), min(left, self._longest_seconds), now, effects)
 
     def _drop(self, device: _Device, reason: OfflineReason, effects: list[Effect]) -> None:
         assert device.binding is not None

@@ -132,6 +132,12 @@ def test_expiry(camera: Peer, headers: dict[str, str], expires: int) -> None:
     assert (response.header("Contact") or "").endswith(f";expires={expires}")
 
 
+def test_the_operator_bounds_the_expiry(directory: Book) -> None:
+    camera = Peer(Registrar(DOMAIN, directory, Clock(), longest_seconds=600))
+    assert answer(camera.register(1.0, Expires="3600")).header("Expires") == "600"
+    assert answer(camera.register(2.0, Expires="300")).header("Expires") == "300"
+
+
 def test_wrong_password_and_unknown_id_look_the_same(registrar: Registrar) -> None:
     wrong = Peer(registrar, CAMERA, password="wrong")
     unknown = Peer(registrar, "34020000001320009999")
