@@ -73,7 +73,7 @@ class Gateway:
         self.new_admin_token: str | None = None
         self._platform = Platform(self.config.sip.id, self.config.sip.domain, self.config.sip.advertise)
         self._ssrcs = SsrcPool(self.config.sip.id)
-        self._keyframes = KeyFrameCommands()
+        self._keyframes = KeyFrameCommands(self.config.sip.keyframe_seconds)
         self._sessions: dict[str, Session] = {}
         self._ended: OrderedDict[str, tuple[Session, datetime]] = OrderedDict()
         self._first_frames = Histogram(FIRST_FRAME_BUCKETS)
@@ -222,7 +222,7 @@ class Gateway:
         if session is not None:
             return session
         if self._stopping:
-            raise LocalError("the gateway is stopping", code="stopping", remedy="try again in a moment", stream=key)
+            raise _stopping(key)
         entry, item = self.directory.find(parsed.device_id, parsed.channel_id)
         assert entry.flow is not None
         if len(self._sessions) >= self.config.media.sessions:
@@ -281,7 +281,7 @@ class Gateway:
         self._stopping = True
         sessions = list(self._sessions.values())
         for session in sessions:
-            session.close(LocalError("the gateway is stopping", code="stopping", remedy="try again in a moment"))
+            session.close(_stopping(session.key))
         for session in sessions:
             await session.closed()
 
@@ -413,19 +413,27 @@ class Gateway:
         return self._authority.sign_play(key)[0]
 
     async def until_playable(self, device_id: str, channel_id: str) -> None:
-        """Return once the channel can be asked for: its device is online and has told its catalog."""
+        """Return once the channel can be asked for: its device is online and has told its catalog.
+
+        Raises LocalError `stopping`.
+        """
         key = ids.stream_key(device_id, channel_id)
-        if self.is_playable(key):
-            return
-        async with aclosing(self.events.follow()) as events:
-            async for _ in events:
-                if self.is_playable(key):
-                    return
+        while not self.is_playable(key):
+            if self.events.closed:
+                raise _stopping(key)
+            async with aclosing(self.events.follow()) as events:  # cut off when it lags too far: then look again
+                async for _ in events:
+                    if self.is_playable(key):
+                        return
 
     def is_playable(self, key: str) -> bool:
         parsed = StreamKey.parse(key)
         entry = self.directory.get(parsed.device_id)
         return entry is not None and entry.online and entry.playable(parsed.channel_id)
+
+
+def _stopping(key: str) -> LocalError:
+    return LocalError("the gateway is stopping", code="stopping", remedy="try again in a moment", stream=key)
 
 
 def _store_path(url: str) -> str:

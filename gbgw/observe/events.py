@@ -41,6 +41,10 @@ class Events:
             except asyncio.QueueFull:
                 self._end(follower)
 
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
     def close(self) -> None:
         """End every follower; called when the gateway stops."""
         self._closed = True

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import lru_cache
 from itertools import pairwise
@@ -15,7 +15,7 @@ import pytest
 import gbgw
 from gbgw.base import limits
 from gbgw.base.codec import H264, H265, Codec
-from gbgw.base.errors import MediaError, RequestError, StateError
+from gbgw.base.errors import LocalError, MediaError, RequestError, StateError
 from gbgw.mux.loop import Loop
 from gbgw.mux.pattern import PatternSpec, pattern_loop, read_counter
 from tests.support import build
@@ -114,6 +114,28 @@ async def test_unknown_and_unregistered(gateway_at: GatewayAt) -> None:
         outside = gateway.play(DEVICE, CHANNEL)
         with pytest.raises(StateError):
             _ = outside.tracks
+
+
+async def test_until_playable_outlives_a_lag_and_ends_with_the_gateway(tmp_path: Path) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        async with gbgw.Gateway(configuration(tmp_path)) as gateway:
+            waiting = tasks.create_task(gateway.until_playable(DEVICE, CHANNEL), name="test:until")
+            await asyncio.sleep(0)
+            for number in range(1_000):  # more than a follower may lag
+                gateway.events.emit("test", number=number)
+            await asyncio.sleep(0.05)
+            assert not waiting.done()
+            async with online(gateway):
+                await waiting
+            ended = tasks.create_task(_cause(gateway.until_playable(DEVICE, "34020000001310009999")), name="test:ended")
+            await asyncio.sleep(0)
+        assert await ended == "stopping"
+
+
+async def _cause(wait: Coroutine[Any, Any, None]) -> str:
+    with pytest.raises(LocalError) as raised:
+        await wait
+    return raised.value.code
 
 
 async def test_the_cause_of_an_end_is_raised_by_the_reader(gateway_at: GatewayAt) -> None:
