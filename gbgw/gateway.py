@@ -22,6 +22,7 @@ from typing import Final, Literal, Self
 from gbgw import figures
 from gbgw.base.config import Config
 from gbgw.base.errors import ConfigError, GatewayError, LimitError, LocalError, MediaError, RequestError
+from gbgw.base.strict import is_strict
 from gbgw.control import ControlDesk, TokenRows
 from gbgw.devices import Devices
 from gbgw.dialogs import Dialogs
@@ -50,7 +51,6 @@ from gbgw.store.sqlite import SqliteStore
 from gbgw.watching import Watch, Watching
 from gbgw.worker.local import LocalWorker
 
-STRICT: Final = os.environ.get("GBGW_STRICT") == "1"
 ENDED_REMEMBERED: Final = 1_000  # sessions that are over whose cause the API still shows
 FIRST_FRAME_BUCKETS: Final = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 KEYFRAME_ANSWER_SECONDS: Final = 5.0
@@ -69,7 +69,6 @@ class Gateway:
         self.events = Events()
         self.directory = Directory()
         self.feeds = Feeds(tally=self.tally)
-        self.started = datetime.now(UTC)
         self.new_admin_token: str | None = None
         self._platform = Platform(self.config.sip.id, self.config.sip.domain, self.config.sip.advertise)
         self._ssrcs = SsrcPool(self.config.sip.id)
@@ -254,7 +253,7 @@ class Gateway:
         except Exception:
             self.tally.add("bug.session")
             self._log.exception("bug", stream=session.key)
-            if STRICT:
+            if is_strict():
                 raise
         finally:
             if self._sessions.get(session.key) is session:

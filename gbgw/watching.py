@@ -38,9 +38,6 @@ class Watch:
         finally:
             self._session.viewer_left()
 
-    def touched(self) -> None:
-        """Nothing to do: the session lives as long as this Watch is open."""
-
     def request_keyframe(self) -> None:
         self._session.on_keyframe_wanted()
 

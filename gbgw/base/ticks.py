@@ -43,8 +43,3 @@ def from_seconds(seconds: float) -> int:
 def rescale(ticks: int, hz: int) -> int:
     """Return 90 kHz ticks in units of 1/hz, rounded half up, exact for negative values too."""
     return (2 * ticks * hz + HZ) // (2 * HZ)
-
-
-def ntp_short(wall_seconds: float) -> int:
-    """Return the middle 32 bits of the NTP timestamp of Unix time `wall_seconds` (RFC 3550 section 4)."""
-    return int((wall_seconds + NTP_EPOCH) * 65_536) & 0xFFFF_FFFF

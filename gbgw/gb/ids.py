@@ -111,27 +111,6 @@ def is_channel(text: str) -> bool:
     return code not in _NOT_PLAYABLE
 
 
-def domain_of(text: str) -> str:
-    """Return the SIP domain of a 20-digit code, its first ten digits; ValueError for another id."""
-    if not is_gb_id(text):
-        raise ValueError(f"{text!r} is not a 20-digit code")
-    return text[:10]
-
-
 def stream_key(device_id: str, channel_id: str) -> str:
     """Return the stream key DEVICE-CHANNEL."""
     return f"{device_id}-{channel_id}"
-
-
-def split_key(key: str) -> tuple[str, str]:
-    """Return (device id, channel id) of a stream key; a `@SUBSTREAM` must have been cut off before. Raises
-    RequestError."""
-    match = _KEY.fullmatch(key)
-    if match is None:
-        raise RequestError(
-            f"{key[:80]!r} is not a stream key",
-            status=404,
-            code="stream_unknown",
-            remedy="keys are DEVICE-CHANNEL, two GB ids",
-        )
-    return match[1], match[2]

@@ -1,7 +1,6 @@
 """The SIP stack: endpoints, one bounded inbox, one task that drives the one UserAgent, and an async face for users."""
 
 import asyncio
-import os
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
@@ -11,6 +10,7 @@ from typing import Final, Self
 from gbgw.base import limits
 from gbgw.base.errors import PeerError
 from gbgw.base.machine import Tick
+from gbgw.base.strict import is_strict
 from gbgw.base.tally import Tally
 from gbgw.net.drive import drive
 from gbgw.net.endpoints import (
@@ -139,7 +139,6 @@ class SipStack:
         self.pending_bytes = 0  # of unfinished messages on all connections
         self._exit = AsyncExitStack()
         self._log = log.get("sip")
-        self._strict = os.environ.get("GBGW_STRICT") == "1"
 
     # Life
 
@@ -350,7 +349,7 @@ class SipStack:
         except Exception:
             self.tally.add("bug.sip")
             self._log.exception("bug")
-            if self._strict:
+            if is_strict():
                 raise
 
     def _send(self, data: bytes, flow: Flow) -> None:

@@ -7,7 +7,6 @@ HlsOutput, which holds the one Viewing and ends when nobody polls any more.
 
 import asyncio
 import logging
-import os
 import re
 import secrets
 import time
@@ -17,6 +16,7 @@ from aiohttp import web
 
 from gbgw.base import limits
 from gbgw.base.errors import GatewayError, LocalError, MediaError, RequestError, TransportClosedError
+from gbgw.base.strict import is_strict
 from gbgw.mux.feed import Attachment, Feed
 from gbgw.mux.hls import CONTENT_TYPE, SEGMENT_TYPES, Container, Segmenter
 from gbgw.serve.context import SERVING
@@ -79,7 +79,7 @@ class HlsOutput:
             _log.exception("HLS output of %s failed", self.key)
             self._serving.tally.add("bug")
             self.error = LocalError("This output failed inside the gateway.", code="internal", stream=self.key)
-            if os.environ.get("GBGW_STRICT") == "1":
+            if is_strict():
                 raise
         finally:
             if self.error is None:
@@ -120,8 +120,6 @@ class HlsOutput:
 
     def touch(self, session: HlsSession) -> None:
         session.polled_at = self._used_at = asyncio.get_running_loop().time()
-        if self._viewing is not None:
-            self._viewing.touched()
 
     async def _open(self) -> Attachment:
         key, container, audio, video = self.id

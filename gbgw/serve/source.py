@@ -59,9 +59,6 @@ class Viewing(Protocol):
     async def close(self) -> None:
         """Give the right back; idempotent."""
 
-    def touched(self) -> None:
-        """Say that the viewer is still there (protocols that poll)."""
-
     def request_keyframe(self) -> None:
         """Ask the camera for a key frame; rate-limited by the owner."""
 

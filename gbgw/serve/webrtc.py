@@ -10,7 +10,6 @@ by aiortc's stock sender. Offers are read by serve.offer; aiortc sees none of th
 import asyncio
 import errno
 import ipaddress
-import os
 import secrets
 import struct
 from collections import deque
@@ -41,6 +40,7 @@ from gbgw.base.access_unit import AccessUnit
 from gbgw.base.codec import H264, PCMA, PCMU
 from gbgw.base.config import WebRtcConfig, port_range
 from gbgw.base.errors import GatewayError, LocalError, RequestError
+from gbgw.base.strict import is_strict
 from gbgw.base.tally import Tally
 from gbgw.base.ticks import HZ
 from gbgw.media.hub import Stream, Subscription
@@ -163,7 +163,7 @@ class WebRtc:
         except Exception:
             self._log.exception("bug")
             self.tally.add("bug")
-            if os.environ.get("GBGW_STRICT") == "1":
+            if is_strict():
                 raise
 
     async def patch(self, session_id: str, fragment: str) -> None:

@@ -1,7 +1,6 @@
 """The media worker as the control plane sees it (architecture decision 6). Nothing above knows whether it is in this
 process."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -15,8 +14,8 @@ Transport = Literal["udp", "tcp-passive", "tcp-active"]
 class IngestSpec:
     """What is to be received.
 
-    ssrc: the value of `y=`, which the camera should send with. sip_host: where its signalling comes from, so that
-    nobody else can take the port before the answer. loss: what follows a lost packet ("freeze" until the next key
+    ssrc: the value of `y=`, which the camera should send with. sip_host: where its signalling comes from: should
+    somebody else send first, its packets displace him. loss: what follows a lost packet ("freeze" until the next key
     frame).
     """
 
@@ -57,10 +56,6 @@ class Ingest(Protocol):
     def port(self) -> int: ...
     @property
     def stream(self) -> Stream: ...
-    @property
-    def steps(self) -> Mapping[str, float]:
-        """Loop seconds at which each step was reached."""
-
     @property
     def last_packet_at(self) -> float | None: ...
     def figures(self) -> IngestFigures: ...

@@ -1,7 +1,6 @@
 """The media worker in this process: sockets, receivers and the pool of ports (`media.workers = 0`)."""
 
 import asyncio
-from collections.abc import Mapping
 from types import TracebackType
 from typing import Literal, Self
 
@@ -51,7 +50,6 @@ class LocalIngest:
         loop = asyncio.get_running_loop()
         self._loop = loop
         self.stream = Stream(spec.key, tally=worker._tally, on_published=self._on_published)
-        self._listener = listener
         self._receiver = Receiver(
             self.stream,
             loop,
@@ -80,10 +78,6 @@ class LocalIngest:
     @property
     def port(self) -> int:
         return self._endpoint.port
-
-    @property
-    def steps(self) -> Mapping[str, float]:
-        return self._receiver.steps
 
     @property
     def last_packet_at(self) -> float | None:

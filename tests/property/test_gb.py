@@ -34,11 +34,6 @@ TEXT = st.text(st.characters(codec="gb18030", exclude_categories=("Cc", "Cs", "Z
 NAMES = TEXT.map(str.strip)
 
 
-@given(OPAQUE_IDS, OPAQUE_IDS)
-def test_keys_split_into_what_they_were_made_of(device_id: str, channel_id: str) -> None:
-    assert ids.split_key(ids.stream_key(device_id, channel_id)) == (device_id, channel_id)
-
-
 @given(st.text(max_size=80))
 def test_ids_are_judged_without_raising(text: str) -> None:
     assert isinstance(ids.is_channel(text), bool)
@@ -47,11 +42,6 @@ def test_ids_are_judged_without_raising(text: str) -> None:
         ids.check_device_id(text, by_operator=True)
     except RequestError:
         assert not ids.is_opaque_id(text)
-    try:
-        device_id, channel_id = ids.split_key(text)
-    except RequestError:
-        return
-    assert ids.stream_key(device_id, channel_id) == text
 
 
 @given(st.lists(st.one_of(st.just(None), st.integers(0, 50)), max_size=200))

@@ -36,7 +36,6 @@ class Source:
     async def close(self) -> None:
         self.closed += 1
 
-    def touched(self) -> None: ...
     def request_keyframe(self) -> None: ...
 
 

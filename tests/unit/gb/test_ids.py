@@ -71,18 +71,3 @@ def test_operators_may_invent_ids_without_hyphen() -> None:
     for text in ("a-b", "", "x" * 33, "a b", "é"):
         with pytest.raises(RequestError):
             ids.check_device_id(text, by_operator=True)
-
-
-def test_domain() -> None:
-    assert ids.domain_of(CAMERA) == "3402000000"
-    with pytest.raises(ValueError, match="20-digit"):
-        ids.domain_of("3402")
-
-
-def test_keys() -> None:
-    key = ids.stream_key(CAMERA, "door_7")
-    assert ids.split_key(key) == (CAMERA, "door_7")
-    for text in ("", "a", "a-", "-b", "a-b-c", "a-b/../c", "x" * 33 + "-b"):
-        with pytest.raises(RequestError) as caught:
-            ids.split_key(text)
-        assert caught.value.status == 404

@@ -76,13 +76,9 @@ class Camera:
 class FakeViewing:
     stream: Stream
     closes: int = 0
-    touches: int = 0
 
     async def close(self) -> None:
         self.closes += 1
-
-    def touched(self) -> None:
-        self.touches += 1
 
     def request_keyframe(self) -> None:
         raise AssertionError("nobody asked for this")
