@@ -292,6 +292,8 @@ def _put(values: dict[str, Any], origins: dict[str, str], section: str, key: str
         value = str(value)  # ids and single ports are text; --set sip.id=3402... must not become a number
     values.setdefault(section, {})[key] = value
     origins[f"{section}.{key}"] = origin
+    if section not in Config.model_fields:
+        origins.setdefault(section, origin)
 
 
 def _explain(error: ValidationError, origins: Mapping[str, str]) -> list[str]:

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 import sys
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -301,7 +302,7 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{found}" if found else root}
 
 
-class _Bridge:
+class _Bridge(ABC):
     """A Sink of the source that feeds a derived Stream; shared by its users."""
 
     def __init__(self, owner: Transcoders, source: Stream, kind: str) -> None:
@@ -348,18 +349,18 @@ class _Bridge:
         if self.on_close is not None:
             self.on_close()
 
-    def on_tracks(self, tracks: tuple[Track, ...], generation: int) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def on_tracks(self, tracks: tuple[Track, ...], generation: int) -> None: ...
 
-    def on_unit(self, unit: AccessUnit, track: Track) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def on_unit(self, unit: AccessUnit, track: Track) -> None: ...
 
     def on_end(self, cause: GatewayError | None) -> None:
         self._subscription = None
         self.end(cause)
 
-    def _stop(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _stop(self) -> None: ...
 
     def _pass_on(self, unit: AccessUnit, track: Track) -> None:
         """Publish a unit as it is; the first key frame of a generation with its parameter sets, should the camera have

@@ -101,3 +101,9 @@ def test_addresses() -> None:
 
 def test_the_password_is_not_shown() -> None:
     assert "secret" not in repr(load(overrides=["sip.password=secret"]).config)
+
+
+def test_an_unknown_section_is_traced_to_where_it_was_set() -> None:
+    with pytest.raises(ConfigError) as raised:
+        load(overrides=("nowhere.key=1",))
+    assert str(raised.value).startswith("--set: unknown key nowhere")
