@@ -329,7 +329,6 @@ async def test_a_bug_in_one_session_is_counted_and_costs_only_that_session(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Under GBGW_STRICT=1, as in these tests, it would end the gateway; without, the others play on."""
-    from gbgw import gateway as module
     from gbgw.gateway import Gateway
     from gbgw.session import Session
     from tests.system.conftest import configuration
@@ -344,7 +343,7 @@ async def test_a_bug_in_one_session_is_counted_and_costs_only_that_session(
         await original(self, *how)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Session, "_answered", broken)
-    monkeypatch.setattr(module, "STRICT", False)
+    monkeypatch.delenv("GBGW_STRICT", raising=False)
     async with Gateway(configuration(tmp_path)) as gateway:
         async with (
             online(gateway) as camera,
@@ -368,7 +367,6 @@ async def test_a_bug_in_one_session_is_counted_and_costs_only_that_session(
 
 
 async def test_strict_a_bug_in_a_session_ends_the_gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gbgw import gateway as module
     from gbgw.gateway import Gateway
     from gbgw.session import Session
     from tests.system.conftest import configuration
@@ -378,7 +376,7 @@ async def test_strict_a_bug_in_a_session_ends_the_gateway(tmp_path: Path, monkey
         raise ZeroDivisionError("a bug")
 
     monkeypatch.setattr(Session, "_open", broken)
-    monkeypatch.setattr(module, "STRICT", True)
+    monkeypatch.setenv("GBGW_STRICT", "1")
 
     async def life() -> None:
         async with Gateway(configuration(tmp_path)) as gateway, online(gateway):
