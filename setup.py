@@ -1,4 +1,4 @@
-"""The two Cython cores, their compiler flags, and the debug switch.
+"""The three Cython cores, their compiler flags, and the debug switch.
 
 GBGW_DEBUG=1 builds them with line tracing, annotation pages, AddressSanitizer and UndefinedBehaviorSanitizer.
 """
@@ -30,7 +30,7 @@ extensions = [
         define_macros=macros,
         depends=["gbgw/_bytes.pxd", f"gbgw/{name}.pxd"],
     )
-    for name in ("_rtp", "_ps")
+    for name in ("_rtp", "_ps", "_webrtc")
 ]
 
 setup(ext_modules=cythonize(extensions, annotate=DEBUG, compiler_directives=directives, build_dir="build/cython"))

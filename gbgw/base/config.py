@@ -115,6 +115,7 @@ class WebRtcConfig(Section):
     ports: str = Field("", description="one port or a range; empty: ephemeral")
     advertise: tuple[str, ...] = Field((), description="extra candidate addresses (NAT)")
     ice_servers: tuple[str, ...] = ()
+    sender: Literal["native", "aiortc"] = Field("native", description="who packs and sends: gbgw, or aiortc, slower")
 
     @field_validator("advertise")
     @classmethod

@@ -3,10 +3,12 @@
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from gbgw._webrtc import Payloads
 from gbgw.base import limits
 from gbgw.base.access_unit import AccessUnit
 from gbgw.media import params
 from gbgw.media.track import Track
+from gbgw.serve.offer import Law
 
 STAP_A: Final = 24
 FU_A: Final = 28
@@ -19,20 +21,35 @@ _UNSENT: Final = frozenset((9, 10, 11, 12))  # delimiter, ends of sequence and s
 
 
 class Packer:
-    """Cuts each picture once for all viewers of its stream: they get it one after the other, in one fan-out."""
+    """Cuts each unit once for all viewers of its stream: they get it one after the other, in one fan-out."""
 
     def __init__(self) -> None:
         self._unit: AccessUnit | None = None
         self._track: Track | None = None
-        self._payloads: tuple[bytes, ...] = ()
+        self._payloads = Payloads(())
+        self._heard: AccessUnit | None = None
+        self._sounds: dict[Law, tuple[Payloads, ...]] = {}
 
-    def picture(self, unit: AccessUnit, track: Track) -> tuple[bytes, ...]:
-        """Payloads of one H.264 picture; () when it has no NAL unit that may travel. A key frame has its parameter sets
-        in front, the track's where the unit brought none."""
+    def picture(self, unit: AccessUnit, track: Track) -> Payloads:
+        """Payloads of one H.264 picture; none when it has no NAL unit that may travel. A key frame has its parameter
+        sets in front, the track's where the unit brought none."""
         if unit is not self._unit or track is not self._track:
-            self._payloads = tuple(h264(_complete(unit, track)))
+            self._payloads = Payloads(h264(_complete(unit, track)))
             self._unit, self._track = unit, track
         return self._payloads
+
+    def sound(self, unit: AccessUnit, track: Track, law: Law) -> tuple[Payloads, ...]:
+        """Packets of one unit of G.711, in the viewer's law; each has a time stamp of its own."""
+        if unit is not self._heard:
+            self._heard = unit
+            self._sounds = {}
+        found = self._sounds.get(law)
+        if found is None:
+            samples = bytes(unit)
+            if law != track.codec.name:
+                samples = samples.translate(MU_FROM_A if law == "PCMU" else A_FROM_MU)
+            found = self._sounds[law] = tuple(Payloads((piece,)) for piece in pieces(samples))
+        return found
 
 
 def _complete(unit: AccessUnit, track: Track) -> Iterable[bytes | memoryview]:

@@ -30,6 +30,7 @@ class Viewer:
     bytes: int = 0
     dropped: int = 0  # chunks not sent because it was slow
     skips: int = 0  # times it was made to skip to a key frame
+    resent: int = 0  # packets sent once more since it missed them (WebRTC)
     queue: Callable[[], int] = field(default=_no_queue, repr=False)
 
 

@@ -1,23 +1,26 @@
 """WebRTC play on aiortc: H.264 and G.711 passed through, addresses and ports of our own choosing (architecture
 decision 4).
 
-The only file that touches aiortc and aioice internals: each place goes through `_internal` or `_replace`, which name
-the version when it has changed, and is held by a test. Pictures are cut once for all viewers (serve.payloads) and sent
-by aiortc's stock sender. Offers are read by serve.offer; aiortc sees none of their text. Leaves out: H.265 and AAC
-(refused, or asked for as `?video=h264`), TURN towards viewers behind symmetric NAT.
+aiortc and aioice make ICE, DTLS and the keys; what leaves is chosen by serve.outlet and sent by serve.lane, or by
+aiortc's own sender where `webrtc.sender` says so. The only file that touches internals of aiortc, aioice and pylibsrtp:
+each place goes through `_internal` or `_replace`, which name the version when it has changed, and is held by a test.
+Offers are read by serve.offer; aiortc sees none of their text. Leaves out: H.265 and AAC (refused, or asked for as
+`?video=h264`), TURN towards viewers behind symmetric NAT.
 """
 
 import asyncio
 import errno
 import ipaddress
+import os
 import secrets
+import socket
 import struct
-from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from importlib import metadata
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, Self
 
+import pylibsrtp
 from aioice.candidate import Candidate, candidate_foundation, candidate_priority
 from aioice.ice import Connection as IceConnection
 from aioice.ice import StunProtocol
@@ -33,29 +36,30 @@ from aiortc import (
 from aiortc.exceptions import InvalidStateError, OperationError
 from aiortc.mediastreams import MediaStreamError
 from aiortc.rtcrtpparameters import RTCRtcpFeedback, RTCRtpCodecParameters
+from aiortc.rtp import RTCP_PSFB_FIR, RTCP_PSFB_PLI, RTCP_RTPFB_NACK, RtcpPsfbPacket, RtcpRtpfbPacket
 from aiortc.sdp import candidate_from_sdp
 
+from gbgw import _webrtc
+from gbgw._webrtc import Batch, Sender
 from gbgw.base import limits
-from gbgw.base.access_unit import AccessUnit
 from gbgw.base.codec import H264, PCMA, PCMU
 from gbgw.base.config import WebRtcConfig, port_range
-from gbgw.base.errors import GatewayError, LocalError, RequestError
+from gbgw.base.errors import LocalError, RequestError
 from gbgw.base.strict import is_strict
 from gbgw.base.tally import Tally
 from gbgw.base.ticks import HZ
-from gbgw.media.hub import Stream, Subscription
+from gbgw.media.hub import Stream
 from gbgw.media.track import Track
 from gbgw.observe import log
 from gbgw.serve import offer as sdp
 from gbgw.serve import payloads
-from gbgw.serve.offer import Law
+from gbgw.serve.lane import Destination, NativeLane, Way
+from gbgw.serve.offer import MID_EXTENSION, SEND_TIME_EXTENSION, Law
+from gbgw.serve.outlet import CATCH_UP_BYTES_PER_SECOND, SOUND_HZ, Cut, CutQueue, Outlet
 from gbgw.serve.source import Sample, Viewing
+from gbgw.serve.viewers import Viewer
 from gbgw.serve.whep import WhepRequest
 
-SOUND_HZ: Final = 8_000
-SOUND_DRIFT_SAMPLES: Final = 800  # 100 ms between the camera's time stamps and its samples before they are believed
-CATCH_UP_TICKS: Final = 90  # 1 ms at least between pictures of the cached GOP
-CATCH_UP_BYTES_PER_SECOND: Final = 6_000_000  # a cached GOP is paced to this; a burst would overrun receive buffers
 CONNECT_SECONDS: Final = 15.0  # for ICE and DTLS together
 CLOSE_SECONDS: Final = 2.0
 PINNED: Final = "aiortc 1.16 and aioice 0.13"
@@ -96,6 +100,7 @@ class WebRtc:
         check_internals()
         self.tally = tally
         self.packer = payloads.Packer()
+        self.native = _Native() if config.sender == "native" else None
         self._config = config
         self._ports = _Ports(config.ports)
         self._sessions: dict[str, _Session] = {}
@@ -414,8 +419,7 @@ class _Session:
         served = tuple(served)
         try:
             await self._peer.setRemoteDescription(RTCSessionDescription(sdp.plain(self._offer, served), "offer"))
-            self._outlet = Outlet(self._viewing, self._request, self._owner, served, self.end)
-            self._attach_tracks(served, self._outlet)
+            self._outlet = self._attach(served)
             self._own_addresses(self._outlet)
             await self._peer.setLocalDescription(await self._peer.createAnswer())
         except (ValueError, AssertionError, ConnectionError, OperationError, InvalidStateError) as error:
@@ -428,17 +432,43 @@ class _Session:
             ) from error
         return sdp.answer(self._offer, served, str(self._peer.localDescription.sdp))
 
-    def _attach_tracks(self, served: tuple[sdp.Served, ...], outlet: "Outlet") -> None:
+    def _attach(self, served: tuple[sdp.Served, ...]) -> Outlet:
         """internal: the codecs of a transceiver were settled by setRemoteDescription; put the viewer's own there."""
+        lanes = {"video": self._lane("video"), "audio": self._lane("audio")}
         for transceiver, one in zip(self._peer.getTransceivers(), served, strict=True):
             assert transceiver.mid == one.line.mid
             _replace(transceiver, "_codecs", list(_codecs(one)))
             transceiver.direction = "sendonly"
+            lane = lanes[one.line.kind]
+            if isinstance(lane, NativeLane):
+                assert self._owner.native is not None
+                _NativeSender(self._owner.native, transceiver.sender, one, lane, self._on_picture_lost)
+                continue
             sender = transceiver.sender
-            sender.replaceTrack(outlet.video if one.law is None else outlet.audio)
+            sender.replaceTrack(lane)
             # internal: the units are cut already; and the sender would ask its encoder for a key frame
             _replace(sender, "_RTCRtpSender__encoder", _Ready())
             _replace(sender, "_send_keyframe", self._on_picture_lost)
+        return Outlet(
+            self._viewing,
+            self._request.viewer,
+            self._owner.packer,
+            served,
+            video=lanes["video"],
+            audio=lanes["audio"],
+            tally=self._tally,
+            end=self.end,
+        )
+
+    def _lane(self, kind: str) -> "NativeLane | PacketTrack":
+        viewer = self._request.viewer
+        if self._owner.native is not None:
+            return NativeLane(viewer, self._tally, on_stopped=self._on_lane_stopped)
+        return PacketTrack(kind, viewer, self._on_lane_stopped)
+
+    def _on_lane_stopped(self) -> None:
+        if self._outlet is not None:
+            self._outlet.on_stopped()
 
     def _own_addresses(self, outlet: "Outlet") -> None:
         """Replace aioice's gathering, which binds every address of the host but loopback, on ephemeral ports."""
@@ -447,7 +477,8 @@ class _Session:
             ice: IceConnection = _internal(transport.iceGatherer, "_connection")
             gathering = _Gathering(self._owner, ice, bind, hosts, outlet.on_writable)
             _replace(ice, "get_component_candidates", gathering)
-            _replace(transport, "_send", _Paced(_internal(transport, "_send")))
+            if self._owner.native is None:
+                _replace(transport, "_send", _Paced(_internal(transport, "_send")))
 
     def _on_picture_lost(self) -> None:
         """PLI or FIR from the viewer."""
@@ -552,6 +583,160 @@ class _Session:
                 await transport.addRemoteCandidate(parsed)
 
 
+class _Native:
+    """What all our own senders share: libsrtp's function, and memory for packets on their way out.
+
+    Raises LocalError `webrtc_version` when libsrtp is not reached as in the pinned pylibsrtp.
+    """
+
+    def __init__(self) -> None:
+        binding = _internal(pylibsrtp, "_binding")
+        self._ffi = _internal(binding, "ffi")
+        try:
+            address = self._ffi.addressof(_internal(binding, "lib"), "srtp_protect")
+            self.protect = int(self._ffi.cast("uintptr_t", address))
+            self._test()
+        except (AttributeError, TypeError, KeyError, OSError, pylibsrtp.Error) as error:
+            raise _changed(pylibsrtp, f"usable srtp_protect ({error})") from error
+        self.batch = Batch()
+
+    def _test(self) -> None:
+        """Protect a packet by address, and read it back by the library's own front door."""
+        key = os.urandom(30)
+        ways = [
+            pylibsrtp.Session(pylibsrtp.Policy(key=key, ssrc_type=kind))
+            for kind in (pylibsrtp.Policy.SSRC_ANY_OUTBOUND, pylibsrtp.Policy.SSRC_ANY_INBOUND)
+        ]
+        packet = struct.pack(">BBHII", 0x80, 96, 1, 2, 3) + b"a payload"
+        if ways[1].unprotect(_webrtc.protected(self.protect, self.session(ways[0]), packet)) != packet:
+            raise OSError("a packet came back changed")
+
+    def session(self, made: pylibsrtp.Session) -> int:
+        """Address of the srtp_t of a session, valid as long as the object lives."""
+        return int(self._ffi.cast("uintptr_t", _internal(made, "_srtp")[0]))
+
+
+class _NativeSender:
+    """Puts a NativeLane in the place of one RTCRtpSender's own tasks, and takes the viewer's reports for it."""
+
+    def __init__(
+        self,
+        native: _Native,
+        sender: rtcrtpsender.RTCRtpSender,
+        served: sdp.Served,
+        lane: NativeLane,
+        on_picture_lost: Callable[[], None],
+    ) -> None:
+        self._native = native
+        self._sender = sender
+        self._served = served
+        self._lane = lane
+        self._on_picture_lost = on_picture_lost
+        self._ssrc: int = _internal(sender, "_ssrc")  # asked for by aiortc's router of RTCP
+        self._rtx_ssrc: int = _internal(sender, "_rtx_ssrc")
+        self._destination: Destination | None = None
+        self._pair: object = None
+        self._transport: asyncio.DatagramTransport | None = None
+        _replace(sender, "send", self._start)
+        _replace(sender, "stop", self._stop)
+
+    async def _start(self, parameters: Any) -> None:
+        """In the place of RTCRtpSender.send: DTLS is through, the keys are there."""
+        dtls = self._sender.transport
+        _internal(dtls, "_register_rtp_sender")(self, parameters)
+        srtp = _internal(dtls, "_tx_srtp")
+        extension, send_time_at = _extension(self._served.line)
+        shared = {
+            "protect": self._native.protect,
+            "session": self._native.session(srtp),
+            "owner": srtp,
+            "extension": extension,
+            "send_time_at": send_time_at,
+        }
+        number = self._served.format.payload_type
+        repair = self._served.format.repair
+        self._lane.start(
+            Way(
+                self._made(self._ssrc, number, **shared),
+                None if repair is None else self._made(self._rtx_ssrc, repair, **shared),
+                self._current,
+                lambda packet: self._send(srtp.protect_rtcp(packet)),
+                str(parameters.rtcp.cname),
+            )
+        )
+
+    def _made(self, ssrc: int, payload_type: int, **shared: Any) -> Sender:
+        return Sender(
+            self._native.batch,
+            ssrc=ssrc,
+            payload_type=payload_type,
+            sequence_number=secrets.randbelow(1 << 15),  # the lower half, so that a wrap is not among the first
+            timestamp_origin=secrets.randbits(32),
+            **shared,
+        )
+
+    async def _stop(self) -> None:
+        """In the place of RTCRtpSender.stop."""
+        self._lane.stop()
+        _internal(_internal(self._sender.transport, "_rtp_router"), "unregister_sender")(self)
+
+    def _current(self) -> Destination | None:
+        """Where ICE sends now."""
+        ice = _internal(self._sender.transport.transport.iceGatherer, "_connection")
+        pair = ice._nominated.get(1)  # internal, held by a test
+        if pair is not self._pair:
+            self._pair, self._destination = pair, None
+            if pair is not None:
+                self._transport = pair.protocol.transport
+                sock = self._transport.get_extra_info("socket")
+                self._destination = Destination(sock.fileno(), _sockaddr(sock.family, pair.remote_addr))
+        if self._transport is None or self._transport.is_closing():
+            return None
+        return self._destination
+
+    def _send(self, data: bytes) -> None:
+        if self._current() is not None and self._transport is not None:
+            self._transport.sendto(data, self._pair.remote_addr)  # type: ignore[attr-defined]
+
+    async def _handle_rtcp_packet(self, packet: object) -> None:
+        """internal: called by aiortc's router for what concerns our SSRC."""
+        if isinstance(packet, RtcpRtpfbPacket) and packet.fmt == RTCP_RTPFB_NACK:
+            self._lane.resend(packet.lost)
+        elif isinstance(packet, RtcpPsfbPacket) and packet.fmt in (RTCP_PSFB_PLI, RTCP_PSFB_FIR):
+            self._on_picture_lost()
+
+
+def _sockaddr(family: int, address: tuple[str, int]) -> bytes:
+    """struct sockaddr_in or sockaddr_in6 of Linux."""
+    host, port = address
+    if family == socket.AF_INET:
+        return struct.pack("=H", family) + struct.pack(">H", port) + socket.inet_aton(host) + bytes(8)
+    name, _, zone = host.partition("%")
+    if ":" not in name:
+        name = "::ffff:" + name
+    scope = int(zone) if zone.isdigit() else socket.if_nametoindex(zone) if zone else 0
+    there = socket.inet_pton(socket.AF_INET6, name)
+    return struct.pack("=H", family) + struct.pack(">HI", port, 0) + there + struct.pack("=I", scope)
+
+
+def _extension(line: sdp.Line) -> tuple[bytes, int]:
+    """The header extension of every packet, and where the send time stands in it (RFC 8285 section 4.2); b"", -1:
+    none."""
+    elements, send_time_at = b"", -1
+    for number, uri in line.extensions:
+        if not 1 <= number <= 14:
+            continue
+        if uri == MID_EXTENSION and 0 < len(line.mid) <= 16:
+            elements += bytes((number << 4 | len(line.mid) - 1,)) + line.mid.encode()
+        elif uri == SEND_TIME_EXTENSION:
+            send_time_at = 4 + len(elements) + 1
+            elements += bytes((number << 4 | 2,)) + bytes(3)
+    if not elements:
+        return b"", -1
+    elements += bytes(-len(elements) % 4)
+    return struct.pack(">HH", 0xBEDE, len(elements) // 4) + elements, send_time_at
+
+
 def _codecs(one: sdp.Served) -> Iterable[RTCRtpCodecParameters]:
     """The payload type to send, and that of its retransmissions, in aiortc's words."""
     number = one.format.payload_type
@@ -630,13 +815,6 @@ class _Paced:
             await asyncio.sleep(limits.WEBRTC_BURST_SECONDS)
 
 
-class Cut(NamedTuple):
-    """A unit as it leaves: RTP payloads and their one time stamp, in the clock of the codec."""
-
-    payloads: tuple[bytes, ...]
-    timestamp: int
-
-
 class _Ready:
     """Stands in for the encoder of a sender whose track gives Cuts."""
 
@@ -644,181 +822,28 @@ class _Ready:
         return list(cut.payloads), cut.timestamp
 
 
-class Outlet:
-    """Feeds two aiortc tracks from one Stream; a media.hub.Sink.
-
-    Pictures of the cached GOP leave first, paced, with time stamps that tell of the pace and end at the live picture:
-    the viewer decodes them as they come and is live with the last. A GOP too large for that is not sent: a key frame is
-    asked for instead.
-    """
-
-    def __init__(
-        self,
-        viewing: Viewing,
-        request: WhepRequest,
-        owner: WebRtc,
-        served: Iterable[sdp.Served],
-        end: Callable[[str], None],
-    ) -> None:
-        kinds = {one.line.kind for one in served}
-        self.law: Law | None = next((one.law for one in served if one.law is not None), None)
-        self.video = PacketTrack("video", request, self._on_stopped)
-        self.audio = PacketTrack("audio", request, self._on_stopped)
-        self._has_video = "video" in kinds
-        self._viewing = viewing
-        self._request = request
-        self._tally = owner.tally
-        self._packer = owner.packer
-        self._end = end
-        self._subscription: Subscription | None = None
-        self._cached: list[tuple[AccessUnit, Track]] | None = None  # while the cached GOP is being given
-        self._last_pts = -1
-        self._picture_base: int | None = None
-        self._sound_base: int | None = None
-        self._sound_next = 0  # time stamp of the next sample
-        self._closed = False
-        request.viewer.queue = lambda: self.video.queued_bytes + self.audio.queued_bytes
-
-    def begin(self) -> None:
-        """The way to the viewer is open."""
-        stream = self._viewing.stream
-        if self._subscription is not None or self._closed:
-            return
-        if stream.ended:
-            self._end("stream ended")
-            return
-        pictures = [unit for unit, track in stream.gop if track.is_video]
-        is_light = sum(map(len, pictures)) <= limits.WEBRTC_CATCH_UP_BYTES
-        replay = is_light and len(pictures) <= limits.WEBRTC_CATCH_UP_PICTURES
-        self._cached = []
-        self._subscription = stream.attach(self, replay=replay)
-        cached, self._cached = self._cached, None
-        if self._has_video:
-            self._catch_up(cached)
-            if stream.video is not None and not (cached and stream.gop_open):
-                self._viewing.request_keyframe()
-
-    def _catch_up(self, cached: list[tuple[AccessUnit, Track]]) -> None:
-        pictures = [(unit, track) for unit, track in cached if track.is_video and unit.pts is not None]
-        if not pictures:
-            return
-        at = pictures[-1][0].pts or 0
-        times: list[int] = []
-        for unit, _ in reversed(pictures):
-            times.append(at)
-            at -= max(CATCH_UP_TICKS, len(unit) * HZ // CATCH_UP_BYTES_PER_SECOND)
-        self._last_pts = times[-1] - 1
-        for (unit, track), pts in zip(pictures, reversed(times), strict=True):
-            self._put_picture(unit, track, pts, paced=True)
-
-    def close(self) -> None:
-        self._closed = True
-        if self._subscription is not None:
-            self._subscription.detach()
-        self.video.stop()
-        self.audio.stop()
-
-    def on_writable(self, is_writable: bool) -> None:
-        """The socket takes packets again, or no more."""
-        self.video.hold(not is_writable)
-        self.audio.hold(not is_writable)
-
-    def _on_stopped(self) -> None:
-        """The sender of a track ended: its connection is lost, or it failed."""
-        if not self._closed:
-            self._end("sender ended")
-
-    # media.hub.Sink
-
-    def on_tracks(self, tracks: tuple[Track, ...], generation: int) -> None:
-        video = next((track for track in tracks if track.is_video), None)
-        if self._has_video and video is not None and (video.codec is not H264 or video.reorder_depth > 0):
-            what = "B-frames" if video.codec is H264 else video.codec.name
-            self._end(f"the stream changed to {what}, which WebRTC cannot carry")
-
-    def on_unit(self, unit: AccessUnit, track: Track) -> None:
-        if self._cached is not None:
-            self._cached.append((unit, track))
-        elif track.is_video:
-            if self._has_video and track.codec is H264 and unit.pts is not None:
-                self._put_picture(unit, track, unit.pts, paced=False)
-        elif self.law is not None and unit.pts is not None and track.codec in (PCMA, PCMU):
-            self._put_sound(bytes(unit), unit.pts, "PCMU" if track.codec is PCMU else "PCMA")
-
-    def on_end(self, cause: GatewayError | None) -> None:
-        self._end(f"stream ended: {cause.code}" if cause is not None else "stream ended")
-
-    def _put_picture(self, unit: AccessUnit, track: Track, pts: int, *, paced: bool) -> None:
-        packets = self._packer.picture(unit, track)
-        if not packets:
-            self._tally.add("webrtc.empty_picture")
-            return
-        pts = max(pts, self._last_pts + 1)
-        self._last_pts = pts
-        if self._picture_base is None:
-            self._picture_base = pts
-        cut = Cut(packets, pts - self._picture_base & 0xFFFFFFFF)
-        dropped, is_new = self.video.put(cut, is_keyframe=unit.is_keyframe, paced=paced)
-        if dropped:
-            self._request.viewer.dropped += dropped
-            self._tally.add("webrtc.slow_viewer", dropped)
-        if is_new:
-            self._request.viewer.skips += 1
-            self._viewing.request_keyframe()
-
-    def _put_sound(self, samples: bytes, pts: int, law: Law) -> None:
-        """Time stamps count samples, as receivers expect, and follow the camera's only where they have drifted."""
-        if law != self.law:
-            samples = samples.translate(payloads.MU_FROM_A if law == "PCMA" else payloads.A_FROM_MU)
-        if self._sound_base is None:
-            self._sound_base = pts
-        at = (pts - self._sound_base) * SOUND_HZ // HZ
-        if at - self._sound_next > SOUND_DRIFT_SAMPLES:
-            self._sound_next = at
-        elif self._sound_next - at > SOUND_DRIFT_SAMPLES:
-            self._tally.add("webrtc.surplus_sound")
-            return
-        for piece in payloads.pieces(samples):
-            cut = Cut((piece,), self._sound_next & 0xFFFFFFFF)
-            dropped, _ = self.audio.put(cut, is_keyframe=True, paced=False)
-            self._request.viewer.dropped += dropped
-            self._sound_next += len(piece)
-
-
 class PacketTrack(MediaStreamTrack):
-    """An aiortc track that gives Cuts. The queue is bounded in bytes; full, it drops to the next key frame."""
+    """An aiortc track that gives Cuts to aiortc's own sender; serve.outlet.Lane."""
 
-    def __init__(self, kind: str, request: WhepRequest, on_stopped: Callable[[], None]) -> None:
+    def __init__(self, kind: str, viewer: Viewer, on_stopped: Callable[[], None]) -> None:
         super().__init__()
         self.kind = kind
-        self.queued_bytes = 0
-        self._viewer = request.viewer
+        self._viewer = viewer
         self._on_stopped = on_stopped
-        self._queue: deque[tuple[Cut, int, bool]] = deque()
+        self._queue = CutQueue()
         self._ready = asyncio.Event()
         self._held = False
-        self._skipping = False
 
-    def put(self, cut: Cut, *, is_keyframe: bool, paced: bool) -> tuple[int, bool]:
-        """Queue one unit; return how many were dropped for it, and whether the dropping began with it."""
-        size = sum(map(len, cut.payloads))
-        dropped = 0
-        overflows = bool(self._queue) and self.queued_bytes + size > limits.SUBSCRIPTION_BYTES
-        if overflows:
-            dropped = len(self._queue)
-            self._queue.clear()
-            self.queued_bytes = 0
-            self._skipping = True
-        if self._skipping and not is_keyframe:
-            return dropped + 1, overflows
-        self._skipping = False
-        self._queue.append((cut, size, paced))
-        self.queued_bytes += size
+    @property
+    def queued_bytes(self) -> int:
+        return self._queue.bytes
+
+    def put(self, cut: Cut, *, is_keyframe: bool, is_paced: bool) -> tuple[int, bool]:
+        result = self._queue.put(cut, is_keyframe=is_keyframe, is_paced=is_paced)
         self._ready.set()
-        return dropped, False
+        return result
 
     def hold(self, is_held: bool) -> None:
-        """Give nothing while the socket is full, so that what waits is bounded here."""
         self._held = is_held
         self._ready.set()
 
@@ -834,11 +859,10 @@ class PacketTrack(MediaStreamTrack):
                 raise MediaStreamError
             self._ready.clear()
             await self._ready.wait()
-        cut, size, paced = self._queue.popleft()
-        self.queued_bytes -= size
-        if paced:
-            await asyncio.sleep(size / CATCH_UP_BYTES_PER_SECOND)
-        self._viewer.bytes += size
+        cut, is_paced = self._queue.take()
+        if is_paced:
+            await asyncio.sleep(cut.payloads.size / CATCH_UP_BYTES_PER_SECOND)
+        self._viewer.bytes += cut.payloads.size
         return cut
 
 

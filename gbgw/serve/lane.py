@@ -1,0 +1,226 @@
+"""One RTP stream to one WebRTC viewer through the core _webrtc: pace, retransmissions, sender reports.
+
+No task stands behind it: a picture leaves in the call that brings it, what is too large for one burst with a timer of
+the loop. Knows nothing of aiortc; serve.webrtc brings the keys, the address and what the viewer reports.
+"""
+
+import asyncio
+import secrets
+import struct
+import time
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple
+
+from gbgw._webrtc import Sender
+from gbgw.base import limits
+from gbgw.base.tally import Tally
+from gbgw.serve.outlet import CATCH_UP_BYTES_PER_SECOND, Cut, CutQueue, Waiting
+from gbgw.serve.viewers import Viewer
+
+REPORT_SECONDS: Final = 1.0  # between two sender reports, and half as much by chance
+BUSY_SECONDS: Final = 0.005  # until a full socket is tried again
+LIVE_BYTES_PER_SECOND: Final = limits.WEBRTC_BURST_PACKETS * limits.RTP_PAYLOAD_BYTES / limits.WEBRTC_BURST_SECONDS
+EPOCH_1900: Final = 2_208_988_800  # seconds from the epoch of NTP to that of Unix
+_REPORT: Final = struct.Struct(">BBHIQIII")  # RFC 3550 section 6.4.1
+SR: Final = 200
+SDES: Final = 202
+BYE: Final = 203
+CNAME: Final = 1
+
+
+class Destination(NamedTuple):
+    """Where packets go: a socket that belongs to another, and a struct sockaddr."""
+
+    fd: int
+    address: bytes
+
+
+class Way(NamedTuple):
+    """What a connected session gives to a lane.
+
+    repair: of retransmissions (RFC 4588), where the viewer takes them apart. destination: None once the socket is
+    gone; the same object as long as nothing changed. send_rtcp: protects and sends a compound packet.
+    """
+
+    sender: Sender
+    repair: Sender | None
+    destination: Callable[[], Destination | None]
+    send_rtcp: Callable[[bytes], None]
+    cname: str
+
+
+class NativeLane:
+    """serve.outlet.Lane over _webrtc.Sender. Bounded: the queue, the history of the sender, the retransmissions.
+
+    on_stopped: called once when it ends by itself, since packets can no longer be protected.
+    """
+
+    def __init__(self, viewer: Viewer, tally: Tally, *, on_stopped: Callable[[], None]) -> None:
+        self._viewer = viewer
+        self._tally = tally
+        self._on_stopped = on_stopped
+        self._loop = asyncio.get_running_loop()
+        self._queue = CutQueue()
+        self._way: Way | None = None
+        self._aimed: Destination | None = None
+        self._under_way: Waiting | None = None  # the unit of which some packets have left
+        self._next = 0  # index of the payload in it that goes next
+        self._ready_at = 0.0  # loop time from which on the pace allows more
+        self._held = False
+        self._stopped = False
+        self._pump_timer: asyncio.TimerHandle | None = None
+        self._report_timer: asyncio.TimerHandle | None = None
+        self._last_at = 0.0  # wall clock of the last unit, for reports
+        self._repairs = float(limits.WEBRTC_REPAIRS)  # retransmissions that are still allowed
+
+    @property
+    def queued_bytes(self) -> int:
+        waiting = self._under_way
+        rest = waiting.cut.payloads.size if waiting is not None else 0
+        return self._queue.bytes + rest
+
+    def put(self, cut: Cut, *, is_keyframe: bool, is_paced: bool) -> tuple[int, bool]:
+        result = self._queue.put(cut, is_keyframe=is_keyframe, is_paced=is_paced)
+        if self._pump_timer is None:
+            self._pump()
+        return result
+
+    def hold(self, is_held: bool) -> None:
+        self._held = is_held
+        if not is_held and self._pump_timer is None:
+            self._pump()
+
+    def start(self, way: Way) -> None:
+        """The keys are there. Quiet when it has begun or ended already."""
+        if self._way is not None or self._stopped:
+            return
+        self._way = way
+        self._plan_report()
+        self._pump()
+
+    def stop(self) -> None:
+        if self._stopped:
+            return
+        self._stopped = True
+        for timer in (self._pump_timer, self._report_timer):
+            if timer is not None:
+                timer.cancel()
+        if self._way is not None and self._way.sender.packets:
+            self._way.send_rtcp(struct.pack(">BBHI", 0x81, BYE, 1, self._way.sender.ssrc))
+        self._way = None
+
+    def _fail(self) -> None:
+        self._tally.add("webrtc.srtp_refused")
+        self.stop()
+        self._on_stopped()
+
+    # Packets
+
+    def _pump(self) -> None:
+        """Send what may leave now; the rest with a timer."""
+        self._pump_timer = None
+        way = self._way
+        if way is None or self._held:
+            return
+        now = self._loop.time()
+        send_time = int(time.time() * (1 << 18)) & 0xFFFFFF  # seconds in 6.18 bits
+        while self._under_way is not None or self._queue:
+            if self._ready_at - now >= limits.WEBRTC_BURST_SECONDS:
+                self._again(self._ready_at - now)
+                return
+            if self._under_way is None:
+                self._under_way, self._next = self._queue.take(), 0
+            if not self._aim(way):
+                return
+            try:
+                self._burst(way.sender, self._under_way, now, send_time)
+            except OSError:
+                self._fail()
+                return
+            if way.sender.error:
+                self._tally.add("webrtc.send_error")
+                self._again(BUSY_SECONDS)
+                return
+
+    def _burst(self, sender: Sender, waiting: Waiting, now: float, send_time: int) -> None:
+        cut, is_paced = waiting
+        payloads = cut.payloads
+        end = min(self._next + limits.WEBRTC_BURST_PACKETS, payloads.count)
+        is_last = end == payloads.count
+        size = payloads.size if is_last and not self._next else (end - self._next) * limits.RTP_PAYLOAD_BYTES
+        begin, self._next = self._next, end
+        self._last_at = cut.at
+        sender.send(payloads, cut.timestamp, begin, end, send_time)
+        self._repairs = min(self._repairs + (end - begin) * limits.WEBRTC_REPAIR_SHARE, limits.WEBRTC_REPAIRS)
+        self._ready_at = max(self._ready_at, now) + size / (
+            CATCH_UP_BYTES_PER_SECOND if is_paced else LIVE_BYTES_PER_SECOND
+        )
+        if is_last:
+            self._viewer.bytes += payloads.size
+            self._under_way = None
+
+    def _again(self, seconds: float) -> None:
+        self._pump_timer = self._loop.call_later(seconds, self._pump)
+
+    def _aim(self, way: Way) -> bool:
+        """Follow ICE to the address it chose last; False when there is none any more."""
+        destination = way.destination()
+        if destination is None:
+            return False
+        if destination is not self._aimed:
+            self._aimed = destination
+            for sender in (way.sender, way.repair):
+                if sender is not None:
+                    sender.aim(*destination)
+        return True
+
+    # What the viewer tells
+
+    def resend(self, numbers: Iterable[int]) -> None:
+        """Generic NACK (RFC 4585 section 6.2.1): send these sequence numbers again, as far as they are remembered, and
+        no more than a share of what was sent, so that no viewer draws a multiple of the stream."""
+        way = self._way
+        if way is None or not self._aim(way):
+            return
+        send_time = int(time.time() * (1 << 18)) & 0xFFFFFF
+        for wanted in numbers:
+            number = wanted & 0xFFFF  # aiortc counts on past the end
+            if self._repairs < 1:
+                self._tally.add("webrtc.repairs_exhausted")
+                return
+            found = way.sender.find(number)
+            if found is None:
+                self._tally.add("webrtc.nack_too_late")
+                continue
+            self._repairs -= 1
+            try:
+                is_sent = (way.repair or way.sender).resend(*found, number, send_time, repair=way.repair is not None)
+            except OSError:  # libsrtp knows it no longer
+                self._tally.add("webrtc.nack_too_late")
+                continue
+            self._viewer.resent += 1
+            self._tally.add("webrtc.resent" if is_sent else "webrtc.send_error")
+
+    def _plan_report(self) -> None:
+        delay = REPORT_SECONDS * (1 + secrets.randbelow(1_000) / 2_000)
+        self._report_timer = self._loop.call_later(delay, self._report)
+
+    def _report(self) -> None:
+        way = self._way
+        if way is None:
+            return
+        self._plan_report()
+        if way.sender.packets:
+            way.send_rtcp(report(way.sender, self._last_at, way.cname))
+
+
+def report(sender: Sender, at: float, cname: str) -> bytes:
+    """Sender report and source description of a sender; `at`: wall clock of its last time stamp."""
+    ntp = int((at + EPOCH_1900) * (1 << 32)) & 0xFFFFFFFFFFFFFFFF
+    head = _REPORT.pack(
+        0x80, SR, 6, sender.ssrc, ntp, sender.timestamp, sender.packets & 0xFFFFFFFF, sender.octets & 0xFFFFFFFF
+    )
+    name = cname.encode()[:255]
+    chunk = struct.pack(">IBB", sender.ssrc, CNAME, len(name)) + name
+    chunk += bytes(4 - len(chunk) % 4)  # ends with at least one zero (RFC 3550 section 6.5)
+    return head + struct.pack(">BBH", 0x81, SDES, len(chunk) // 4) + chunk
