@@ -13,6 +13,17 @@ cdef struct Header:
     Py_ssize_t length  # of the payload
 
 
+cdef struct Packet:  # on its way through a JitterBuffer
+    void* block  # what holds the payload, freed with the packet; NULL: the payload is the caller's
+    const uint8_t* payload
+    Py_ssize_t length
+    Py_ssize_t datagram_bytes
+    int64_t number  # extended sequence number
+    int64_t lost_before
+    double arrived
+    Header header
+
+
 cdef class RtpPacket:
     cdef readonly bint marker
     cdef readonly uint8_t payload_type
@@ -22,8 +33,6 @@ cdef class RtpPacket:
     cdef readonly int64_t extended_sequence_number
     cdef readonly int64_t lost_before
     cdef readonly bytes payload
-    cdef double arrived
-    cdef Py_ssize_t datagram_bytes
 
 
 cdef class SenderReport:
@@ -46,7 +55,8 @@ cdef class JitterBuffer:
     cdef uint32_t expected_ssrc
     cdef uint32_t locked_ssrc
     cdef double heard_at
-    cdef list rivals
+    cdef Packet[8] rivals
+    cdef Py_ssize_t rival_count
     # The window of sequence numbers [base, base + window)
     cdef Py_ssize_t window
     cdef double patience
@@ -56,11 +66,15 @@ cdef class JitterBuffer:
     cdef int64_t highest
     cdef uint32_t highest_timestamp
     cdef bint restarted
-    cdef list held
-    cdef int64_t[::1] seen
+    cdef Packet** held  # by number modulo window; NULL until the first packet waits
+    cdef int64_t* seen  # by number modulo twice the window
     cdef Py_ssize_t held_count
     cdef Py_ssize_t held_bytes
     cdef double oldest
+    # What may go on, oldest first, until settle()
+    cdef Packet* ready
+    cdef Py_ssize_t ready_count
+    cdef Py_ssize_t ready_capacity
     # RFC 3550 appendix A.3, A.8
     cdef double clock_hz
     cdef int64_t first
@@ -77,19 +91,23 @@ cdef class JitterBuffer:
     cdef int64_t n_received, n_bytes, n_lost, n_late, n_duplicate, n_reordered
     cdef int64_t n_malformed, n_wrong_ssrc, n_ssrc_change, n_restart, n_stray
 
-    cdef void measure(self, uint32_t timestamp, double now) noexcept
-    cdef int begin(self, RtpPacket packet) except -1
-    cdef int candidate(self, RtpPacket packet, Py_ssize_t needed, list out) except -1
-    cdef int change_over(self, list out) except -1
-    cdef int drop_rivals(self) except -1
-    cdef int arrange(self, RtpPacket packet, int64_t number, list out) except -1
-    cdef int hold(self, RtpPacket packet) except -1
-    cdef int release_one(self, RtpPacket packet, list out) except -1
-    cdef int release_run(self, list out) except -1
-    cdef int skip_hole(self, list out) except -1
-    cdef int advance(self, int64_t target, list out) except -1
-    cdef int release_due(self, double now, list out) except -1
-    cdef int age(self) except -1
+    cdef void take(self, const uint8_t* base, Py_ssize_t length, double now) noexcept nogil
+    cdef void release_due(self, double now) noexcept nogil
+    cdef void settle(self) noexcept nogil
+    cdef double due(self) noexcept nogil
+    cdef void measure(self, uint32_t timestamp, double now) noexcept nogil
+    cdef void begin(self, const Packet* packet) noexcept nogil
+    cdef void candidate(self, const Packet* packet, Py_ssize_t needed) noexcept nogil
+    cdef void change_over(self) noexcept nogil
+    cdef void drop_rivals(self) noexcept nogil
+    cdef void arrange(self, Packet* packet, int64_t number) noexcept nogil
+    cdef bint hold(self, const Packet* packet) noexcept nogil
+    cdef void release_one(self, Packet* packet) noexcept nogil
+    cdef void release_run(self) noexcept nogil
+    cdef void skip_hole(self) noexcept nogil
+    cdef void advance(self, int64_t target) noexcept nogil
+    cdef void age(self) noexcept nogil
+    cdef object collect(self)
 
 
 cdef class Framer:

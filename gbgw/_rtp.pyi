@@ -86,8 +86,8 @@ class JitterBuffer:
     Raises ValueError for limits out of range, and for "strict" without `ssrc`.
     """
 
-    def __init__(
-        self,
+    def __new__(
+        cls,
         ssrc: int | None = None,
         mode: Literal["latch", "adopt", "strict"] = "adopt",
         *,
@@ -95,7 +95,7 @@ class JitterBuffer:
         max_seconds: float = 0.2,
         max_bytes: int = 4194304,
         clock_hz: int = 90000,
-    ) -> None: ...
+    ) -> JitterBuffer: ...
     def push(self, datagram: bytes, now: float) -> Sequence[RtpPacket]:
         """Take one RTP datagram; return the packets now in order, oldest first. Damage is counted, never raised."""
 

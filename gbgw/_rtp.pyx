@@ -4,11 +4,13 @@
 """RTP and RTCP parsing, RFC 4571 framing, reordering, receiver statistics (RFC 3550; GB/T 28181-2022 Annex C and D)."""
 
 import struct
-from array import array
 
 cimport cython
-from libc.math cimport fabs
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.math cimport INFINITY, fabs
 from libc.stdint cimport INT64_MIN, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport memcpy
 
 from gbgw._bytes cimport Cursor, copied, cursor, left, peek, take, u8, u16, u32
 
@@ -86,29 +88,51 @@ cdef class RtpPacket:
         )
 
 
-cdef RtpPacket make_packet(bytes datagram):
-    cdef Header h
-    cdef const uint8_t* base = datagram
-    cdef RtpPacket packet
-    cdef Cursor c
-    if not read_header(base, len(datagram), &h):
-        return None
-    c = cursor(base, len(datagram))
-    take(&c, h.offset)
-    packet = RtpPacket.__new__(RtpPacket)
-    packet.marker = h.marker
-    packet.payload_type = h.payload_type
-    packet.sequence_number = h.sequence_number
-    packet.extended_sequence_number = h.sequence_number
-    packet.timestamp = h.timestamp
-    packet.ssrc = h.ssrc
-    packet.payload = copied(&c, h.length)
-    packet.datagram_bytes = len(datagram)
+cdef RtpPacket make_packet(const Packet* one):
+    cdef RtpPacket packet = RtpPacket.__new__(RtpPacket)
+    packet.marker = one.header.marker
+    packet.payload_type = one.header.payload_type
+    packet.sequence_number = one.header.sequence_number
+    packet.extended_sequence_number = one.number
+    packet.timestamp = one.header.timestamp
+    packet.ssrc = one.header.ssrc
+    packet.lost_before = one.lost_before
+    packet.payload = PyBytes_FromStringAndSize(<const char*>one.payload, one.length)
     return packet
 
 
+cdef bint read_packet(const uint8_t* base, Py_ssize_t length, Packet* packet) noexcept nogil:
+    """Of a datagram; the payload stays where it is."""
+    cdef Cursor c = cursor(base, length)
+    if not read_header(base, length, &packet.header):
+        return False
+    take(&c, packet.header.offset)
+    packet.block = NULL
+    packet.payload = c.base + c.at
+    packet.length = packet.header.length
+    packet.datagram_bytes = length
+    packet.number = packet.header.sequence_number
+    packet.lost_before = 0
+    packet.arrived = 0.0
+    return True
+
+
+cdef bint copy_packet(const Packet* packet, Packet* out) noexcept nogil:
+    """Give a packet a payload of its own; False without memory."""
+    cdef uint8_t* block = <uint8_t*>malloc(<size_t>max(packet.length, 1))
+    if block == NULL:
+        return False
+    if packet.length:
+        memcpy(block, packet.payload, <size_t>packet.length)
+    out[0] = packet[0]
+    out.block = block
+    out.payload = block
+    return True
+
+
 def parse(bytes datagram not None):
-    return make_packet(datagram)
+    cdef Packet packet
+    return make_packet(&packet) if read_packet(datagram, len(datagram), &packet) else None
 
 
 def is_rtcp(bytes datagram not None):
@@ -184,7 +208,7 @@ def parse_rtcp(bytes datagram not None):
 
 @cython.final
 cdef class JitterBuffer:
-    def __init__(
+    def __cinit__(
         self,
         ssrc=None,
         mode="adopt",
@@ -209,61 +233,94 @@ cdef class JitterBuffer:
         self.patience = max_seconds
         self.max_bytes = max_bytes
         self.clock_hz = clock_hz
-        self.rivals = []
-        self.held = [None] * max_packets
-        self.seen = array("q", [INT64_MIN]) * (2 * max_packets)
+        self.seen = <int64_t*>malloc(2 * <size_t>max_packets * sizeof(int64_t))
+        if self.seen == NULL:
+            raise MemoryError
+        for slot in range(2 * max_packets):
+            self.seen[slot] = INT64_MIN
+
+    def __dealloc__(self):
+        cdef Py_ssize_t slot
+        self.settle()
+        free(self.ready)
+        for slot in range(self.rival_count):
+            free(self.rivals[slot].block)
+        if self.held != NULL:
+            for slot in range(self.window):
+                if self.held[slot] != NULL:
+                    free(self.held[slot].block)
+                    free(self.held[slot])
+        free(self.held)
+        free(self.seen)
 
     # What the outside sees
 
     def push(self, bytes datagram not None, double now):
-        cdef list out = []
-        cdef RtpPacket packet
-        cdef int64_t number
-        if self.held_count:
-            self.release_due(now, out)
-        packet = make_packet(datagram)
-        if packet is None:
-            self.n_malformed += 1
-            return out if out else EMPTY
-        packet.arrived = now
-        if not self.locked:
-            if self.mode == STRICT and packet.ssrc != self.expected_ssrc:
-                self.n_wrong_ssrc += 1
-                return EMPTY
-            self.begin(packet)
-        if packet.ssrc == self.locked_ssrc:
-            self.n_received += 1
-            self.n_bytes += packet.datagram_bytes
-            number = self.highest + <int16_t><uint16_t>(packet.sequence_number - <uint16_t>(self.highest & 0xFFFF))
-            if -MAX_JUMP <= number - self.highest <= MAX_JUMP:
-                if self.rivals:
-                    self.drop_rivals()
-                self.heard_at = now
-                self.arrange(packet, number, out)
-                if self.held_count:
-                    self.release_due(now, out)
-            else:
-                self.candidate(packet, RESTART_RUN if packet.timestamp != self.highest_timestamp else RIVAL_RUN, out)
-        elif self.mode == ADOPT:
-            self.candidate(packet, RESTART_RUN if now - self.heard_at >= SILENCE_SECONDS else RIVAL_RUN, out)
-        else:
-            self.n_wrong_ssrc += 1
-        return out if out else EMPTY
+        self.take(datagram, len(datagram), now)
+        return self.collect()
 
     def poll(self, double now):
-        cdef list out
-        if self.held_count == 0:
-            return EMPTY
-        out = []
-        self.release_due(now, out)
-        return out if out else EMPTY
+        self.release_due(now)
+        return self.collect()
 
     def flush(self):
-        cdef list out = []
         self.drop_rivals()
         while self.held_count:
-            self.skip_hole(out)
-        return out if out else EMPTY
+            self.skip_hole()
+        return self.collect()
+
+    cdef object collect(self):
+        cdef list out
+        cdef Py_ssize_t i
+        if self.ready_count == 0:
+            return EMPTY
+        try:
+            out = [make_packet(&self.ready[i]) for i in range(self.ready_count)]
+        finally:
+            self.settle()
+        return out
+
+    cdef void settle(self) noexcept nogil:
+        """Forget what was ready; its payloads are gone after this."""
+        cdef Py_ssize_t i
+        for i in range(self.ready_count):
+            free(self.ready[i].block)
+        self.ready_count = 0
+
+    cdef void take(self, const uint8_t* base, Py_ssize_t length, double now) noexcept nogil:
+        """Take one datagram; what may go on is `ready`, and partly points into it."""
+        cdef Packet packet
+        cdef int64_t number
+        self.release_due(now)
+        if not read_packet(base, length, &packet):
+            self.n_malformed += 1
+            return
+        packet.arrived = now
+        if not self.locked:
+            if self.mode == STRICT and packet.header.ssrc != self.expected_ssrc:
+                self.n_wrong_ssrc += 1
+                return
+            self.begin(&packet)
+        if packet.header.ssrc == self.locked_ssrc:
+            self.n_received += 1
+            self.n_bytes += packet.datagram_bytes
+            number = self.highest + <int16_t><uint16_t>(packet.header.sequence_number - <uint16_t>(self.highest & 0xFFFF))
+            if -MAX_JUMP <= number - self.highest <= MAX_JUMP:
+                if self.rival_count:
+                    self.drop_rivals()
+                self.heard_at = now
+                self.arrange(&packet, number)
+                self.release_due(now)
+            else:
+                self.candidate(&packet, RESTART_RUN if packet.header.timestamp != self.highest_timestamp else RIVAL_RUN)
+        elif self.mode == ADOPT:
+            self.candidate(&packet, RESTART_RUN if now - self.heard_at >= SILENCE_SECONDS else RIVAL_RUN)
+        else:
+            self.n_wrong_ssrc += 1
+
+    cdef double due(self) noexcept nogil:
+        """When release_due() has something to release; infinity when nothing is held."""
+        return self.oldest + self.patience if self.held_count else INFINITY
 
     @property
     def max_seconds(self):
@@ -349,168 +406,195 @@ cdef class JitterBuffer:
 
     # The source, and others that want to follow it
 
-    cdef int begin(self, RtpPacket packet) except -1:
+    cdef void begin(self, const Packet* packet) noexcept nogil:
         self.locked = True
-        self.locked_ssrc = packet.ssrc
-        self.base = self.highest = self.first = packet.sequence_number
+        self.locked_ssrc = packet.header.ssrc
+        self.base = self.highest = self.first = packet.header.sequence_number
         self.released = self.base - 1
-        self.highest_timestamp = packet.timestamp
-        return 0
+        self.highest_timestamp = packet.header.timestamp
 
-    cdef int candidate(self, RtpPacket packet, Py_ssize_t needed, list out) except -1:
+    cdef void candidate(self, const Packet* packet, Py_ssize_t needed) noexcept nogil:
         """Set a packet out of line aside until `needed` of them, one after another, prove that the stream goes on there."""
-        cdef RtpPacket last
-        if self.rivals:
-            last = self.rivals[len(self.rivals) - 1]
-            if packet.ssrc != last.ssrc or packet.sequence_number != <uint16_t>(last.sequence_number + 1):
+        cdef Packet* last
+        if self.rival_count:
+            last = &self.rivals[self.rival_count - 1]
+            if (
+                packet.header.ssrc != last.header.ssrc
+                or packet.header.sequence_number != <uint16_t>(last.header.sequence_number + 1)
+            ):
                 self.drop_rivals()
-        self.rivals.append(packet)
-        if len(self.rivals) >= needed:
-            self.change_over(out)
-        return 0
+        if copy_packet(packet, &self.rivals[self.rival_count]):
+            self.rival_count += 1
+        if self.rival_count >= needed:
+            self.change_over()
 
-    cdef int drop_rivals(self) except -1:
-        cdef RtpPacket packet
-        for packet in self.rivals:
-            if packet.ssrc == self.locked_ssrc:
+    cdef void drop_rivals(self) noexcept nogil:
+        cdef Py_ssize_t i
+        for i in range(self.rival_count):
+            if self.rivals[i].header.ssrc == self.locked_ssrc:
                 self.n_stray += 1
             else:
                 self.n_wrong_ssrc += 1
-        self.rivals.clear()
-        return 0
+            free(self.rivals[i].block)
+        self.rival_count = 0
 
-    cdef int change_over(self, list out) except -1:
-        cdef list rivals = self.rivals
-        cdef RtpPacket packet = rivals[0]
-        self.rivals = []
+    cdef void change_over(self) noexcept nogil:
+        cdef Py_ssize_t i, count = self.rival_count
+        self.rival_count = 0
         while self.held_count:
-            self.skip_hole(out)
-        if packet.ssrc == self.locked_ssrc:
+            self.skip_hole()
+        if self.rivals[0].header.ssrc == self.locked_ssrc:
             self.n_restart += 1
         else:
             self.n_ssrc_change += 1
-            self.locked_ssrc = packet.ssrc
-            for packet in rivals:
+            self.locked_ssrc = self.rivals[0].header.ssrc
+            for i in range(count):
                 self.n_received += 1
-                self.n_bytes += packet.datagram_bytes
-            packet = rivals[0]
+                self.n_bytes += self.rivals[i].datagram_bytes
         # The next cycle, so that extended numbers only ever grow.
-        self.base = ((self.highest >> 16) + 1 << 16) + packet.sequence_number
+        self.base = ((self.highest >> 16) + 1 << 16) + self.rivals[0].header.sequence_number
         self.highest = self.first = self.base
         self.released = self.base - 1
         self.source_received = self.expected_prior = self.received_prior = 0
         self.transit_known = self.reported = False
         self.jitter = 0.0
         self.restarted = True
-        for packet in rivals:
-            self.heard_at = packet.arrived
-            self.arrange(packet, self.base, out)
-        return 0
+        for i in range(count):
+            self.heard_at = self.rivals[i].arrived
+            self.arrange(&self.rivals[i], self.base)
 
     # Order
 
-    cdef int arrange(self, RtpPacket packet, int64_t number, list out) except -1:
+    cdef void arrange(self, Packet* packet, int64_t number) noexcept nogil:
+        """Put a packet in its place. What it brought as `block` is the buffer's from now on."""
         cdef Py_ssize_t slot = number % (2 * self.window)
-        packet.extended_sequence_number = number
+        packet.number = number
         self.source_received += 1  # late and duplicate ones too, RFC 3550 section 6.4.1
-        self.measure(packet.timestamp, packet.arrived)
+        self.measure(packet.header.timestamp, packet.arrived)
         if number >= self.highest:
             self.highest = number
-            self.highest_timestamp = packet.timestamp
+            self.highest_timestamp = packet.header.timestamp
         if number < self.base - self.window:
             self.n_late += 1
-            return 0
+            free(packet.block)
+            return
         if self.seen[slot] == number:
             self.n_duplicate += 1
-            return 0
-        self.seen[slot] = number
+            free(packet.block)
+            return
         if number < self.base:
+            self.seen[slot] = number
             self.n_late += 1
-            return 0
-        if number < self.highest:
-            self.n_reordered += 1
+            free(packet.block)
+            return
         if number == self.base and self.held_count == 0:
+            self.seen[slot] = number
+            self.n_reordered += number < self.highest
             self.base += 1
-            return self.release_one(packet, out)
+            self.release_one(packet)
+            return
         if number - self.base >= self.window:
-            self.advance(number - self.window + 1, out)
-        self.hold(packet)
-        self.release_run(out)
+            self.advance(number - self.window + 1)
+        if not self.hold(packet):
+            return  # no memory: as if it had been lost on the way
+        self.seen[slot] = number
+        self.n_reordered += number < self.highest
+        self.release_run()
         while self.held_bytes > self.max_bytes:
-            self.skip_hole(out)
-        return 0
+            self.skip_hole()
 
-    cdef int hold(self, RtpPacket packet) except -1:
-        self.held[packet.extended_sequence_number % self.window] = packet
-        self.held_bytes += len(packet.payload)
+    cdef bint hold(self, const Packet* packet) noexcept nogil:
+        cdef Packet* kept = <Packet*>malloc(sizeof(Packet))
+        if self.held == NULL:
+            self.held = <Packet**>calloc(<size_t>self.window, sizeof(Packet*))
+        if kept != NULL and packet.block != NULL:
+            kept[0] = packet[0]
+        elif kept == NULL or not copy_packet(packet, kept):
+            free(packet.block)
+            free(kept)
+            return False
+        if self.held == NULL:
+            free(kept.block)
+            free(kept)
+            return False
+        self.held[packet.number % self.window] = kept
+        self.held_bytes += packet.length
         if self.held_count == 0 or packet.arrived < self.oldest:
             self.oldest = packet.arrived
         self.held_count += 1
-        return 0
+        return True
 
-    cdef int release_one(self, RtpPacket packet, list out) except -1:
-        cdef int64_t lost = packet.extended_sequence_number - self.released - 1
+    cdef void release_one(self, Packet* packet) noexcept nogil:
+        cdef int64_t lost = packet.number - self.released - 1
+        cdef Py_ssize_t capacity
+        cdef Packet* grown
+        if self.ready_count == self.ready_capacity:
+            capacity = max(2 * self.ready_capacity, 4)
+            grown = <Packet*>realloc(self.ready, <size_t>capacity * sizeof(Packet))
+            if grown == NULL:
+                free(packet.block)
+                return  # no memory: as if it had been lost on the way
+            self.ready = grown
+            self.ready_capacity = capacity
         self.n_lost += lost
         packet.lost_before = lost + self.restarted
         self.restarted = False
-        self.released = packet.extended_sequence_number
-        out.append(packet)
-        return 0
+        self.released = packet.number
+        self.ready[self.ready_count] = packet[0]
+        self.ready_count += 1
 
-    cdef int release_run(self, list out) except -1:
+    cdef void release_run(self) noexcept nogil:
         """Release what is held from `base` on without a hole."""
-        cdef RtpPacket packet
+        cdef Packet* packet
         cdef bint moved = False
         while self.held_count:
             packet = self.held[self.base % self.window]
-            if packet is None:
+            if packet == NULL:
                 break
-            self.held[self.base % self.window] = None
+            self.held[self.base % self.window] = NULL
             self.held_count -= 1
-            self.held_bytes -= len(packet.payload)
+            self.held_bytes -= packet.length
             self.base += 1
-            self.release_one(packet, out)
+            self.release_one(packet)
+            free(packet)
             moved = True
         if moved and self.held_count:
             self.age()
-        return 0
 
-    cdef int skip_hole(self, list out) except -1:
+    cdef void skip_hole(self) noexcept nogil:
         """Give the hole at `base` up; something is held behind it."""
-        while self.held[self.base % self.window] is None:
+        while self.held[self.base % self.window] == NULL:
             self.base += 1
-        return self.release_run(out)
+        self.release_run()
 
-    cdef int advance(self, int64_t target, list out) except -1:
+    cdef void advance(self, int64_t target) noexcept nogil:
         """Bring the window's start to `target` or beyond."""
         while self.base < target and self.held_count:
-            if self.held[self.base % self.window] is None:
+            if self.held[self.base % self.window] == NULL:
                 self.base += 1
             else:
-                self.release_run(out)
+                self.release_run()
         if self.base < target:
             self.base = target
-        return self.release_run(out)
+        self.release_run()
 
-    cdef int release_due(self, double now, list out) except -1:
+    cdef void release_due(self, double now) noexcept nogil:
         while self.held_count and self.oldest + self.patience <= now:
-            self.skip_hole(out)
-        return 0
+            self.skip_hole()
 
-    cdef int age(self) except -1:
-        cdef RtpPacket packet
+    cdef void age(self) noexcept nogil:
+        cdef Packet* packet
         cdef int64_t number
         cdef bint found = False
         for number in range(self.base, min(self.highest + 1, self.base + self.window)):
             packet = self.held[number % self.window]
-            if packet is not None and (not found or packet.arrived < self.oldest):
+            if packet != NULL and (not found or packet.arrived < self.oldest):
                 self.oldest = packet.arrived
                 found = True
-        return 0
 
-    cdef void measure(self, uint32_t timestamp, double now) noexcept:
+    cdef void measure(self, uint32_t timestamp, double now) noexcept nogil:
         """Interarrival jitter, RFC 3550 A.8."""
-        cdef uint32_t transit = <uint32_t>(<int64_t>(now * self.clock_hz) & 0xFFFFFFFF) - timestamp
+        cdef uint32_t transit = <uint32_t><int64_t>(now * self.clock_hz) - timestamp
         if self.transit_known:
             self.jitter += (fabs(<double><int32_t>(transit - self.transit)) - self.jitter) / 16.0
         self.transit = transit
