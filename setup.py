@@ -1,9 +1,10 @@
-"""The three Cython cores, their compiler flags, and the debug switch.
+"""The Cython cores, their compiler flags, and the debug switch.
 
 GBGW_DEBUG=1 builds them with line tracing, annotation pages, AddressSanitizer and UndefinedBehaviorSanitizer.
 """
 
 import os
+from glob import glob
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
@@ -28,9 +29,9 @@ extensions = [
         extra_compile_args=compile_args,
         extra_link_args=link_args,
         define_macros=macros,
-        depends=["gbgw/_bytes.pxd", f"gbgw/{name}.pxd"],
+        depends=sorted(glob("gbgw/*.pxd")),
     )
-    for name in ("_rtp", "_ps", "_webrtc")
+    for name in ("_rtp", "_ps", "_receiver", "_webrtc")
 ]
 
 setup(ext_modules=cythonize(extensions, annotate=DEBUG, compiler_directives=directives, build_dir="build/cython"))

@@ -21,7 +21,7 @@ from gbgw.media.hub import Stream
 from gbgw.mux import ps
 from gbgw.mux.feed import Chunk, Feeds
 from gbgw.mux.pattern import PatternSpec, pattern_loop
-from gbgw.net.receiver import Receiver
+from gbgw.net.receiver import Receiver, new_fold
 from tests.support import build
 
 SPEC = PatternSpec(audio=AAC, width=1920, height=1080, seconds=8)
@@ -85,7 +85,7 @@ def datagrams(packs: list[tuple[int, bytes]]) -> list[tuple[float, bytes]]:
 
 async def gateway(datagrams: list[tuple[float, bytes]], viewers: int) -> int:
     stream = Stream("bench")
-    receiver = Receiver(stream, asyncio.get_running_loop(), ssrc=SSRC)
+    receiver = Receiver(stream, asyncio.get_running_loop(), fold=new_fold(SSRC))
     feed = Feeds().get(stream, "flv")
     sinks = [Viewer() for _ in range(viewers)]
     for sink in sinks:

@@ -193,4 +193,14 @@ cdef class Demuxer:
     cdef void dispute(self, int stream_id) noexcept nogil
     cdef void drop_unit(self, int stream_id) noexcept nogil
     cdef Finished* next_finished(self) noexcept nogil
-    cdef object collect(self, list units)
+    # for callers without the GIL: what is finished stays in `finished`, whose data is theirs to take over
+    cdef void take(self, const uint8_t* base, Py_ssize_t length, double now) noexcept nogil
+    cdef void miss(self) noexcept nogil
+    cdef void take_mark(self, double now) noexcept nogil
+    cdef void wait(self, double now) noexcept nogil
+    cdef void finish(self) noexcept nogil
+    cdef double due(self) noexcept nogil
+    cdef object collect(self)
+
+
+cdef list make_units(Finished* finished, Py_ssize_t count)

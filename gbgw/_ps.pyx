@@ -5,6 +5,7 @@
 cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.math cimport INFINITY
 from libc.stdint cimport int64_t, uint8_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcmp, memset
@@ -477,60 +478,27 @@ cdef class Demuxer:
     # --- what callers use ---
 
     def push(self, bytes payload not None, double now):
-        cdef Cursor whole = cursor(<const uint8_t*>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload))
-        cdef list units = None
-        self.now = now
-        while left(&whole) > 0:
-            self.source = sub(&whole, min(left(&whole), SLICE_BYTES))
-            self.run()
-            if self.finished_count:
-                units = self.collect(units)
-        self.source = cursor(NULL, 0)
-        return () if units is None else units
+        self.take(<const uint8_t*>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), now)
+        return self.collect()
 
     def gap(self):
-        cdef int i
-        self.lose()
-        for i in range(256):
-            self.stream[i].discontinuity = True
+        self.miss()
 
     def mark(self, double now):
-        if self.open and not self.damaged:
-            if self.marked_at >= 0 and self.marked_at < held(&self.unit):
-                self.agreements = 0  # an earlier marker was in the middle
-            if held(&self.head) or not (self.state == SYNCED or self.state == LANDING or (self.state == IN_VIDEO and self.remaining < 0)):
-                self.agreements = 0
-                self.marked_at = -1
-            elif self.has_vcl():
-                self.marked_at = held(&self.unit)
-                if self.agreements >= MARKS_TO_TRUST:
-                    self.marked_close = True
-                    self.end_early()
-            else:
-                self.marked_at = held(&self.unit)
-        return self.collect(None) if self.finished_count else ()
+        self.take_mark(now)
+        return self.collect()
 
     def poll(self, double now):
-        if self.endable() and now >= self.arrived + self.silence_seconds:
-            self.marked_close = False
-            self.end_early()
-        return self.collect(None) if self.finished_count else ()
+        self.wait(now)
+        return self.collect()
 
     def flush(self):
-        if self.state == LANDING:
-            self.end_side()
-        if self.open:
-            if self.state == IN_VIDEO and self.remaining > 0:
-                self.damaged = True
-            self.close_unit(held(&self.unit))
-            self.forget_unit()
-        units = self.collect(None) if self.finished_count else ()
-        self.lose()
-        return units
+        self.finish()
+        return self.collect()
 
     @property
     def deadline(self):
-        return self.arrived + self.silence_seconds if self.endable() else None
+        return self.due() if self.endable() else None
 
     @property
     def streams(self):
@@ -575,6 +543,56 @@ cdef class Demuxer:
             "ps.unsupported": self.count.unsupported,
             "ps.other_video": self.count.other_video,
         }
+
+    # --- the same without the GIL ---
+
+    cdef void take(self, const uint8_t* base, Py_ssize_t length, double now) noexcept nogil:
+        cdef Cursor whole = cursor(base, length)
+        self.now = now
+        while left(&whole) > 0:
+            self.source = sub(&whole, min(left(&whole), SLICE_BYTES))
+            self.run()
+        self.source = cursor(NULL, 0)
+
+    cdef void miss(self) noexcept nogil:
+        cdef int i
+        self.lose()
+        for i in range(256):
+            self.stream[i].discontinuity = True
+
+    cdef void take_mark(self, double now) noexcept nogil:
+        if self.open and not self.damaged:
+            if self.marked_at >= 0 and self.marked_at < held(&self.unit):
+                self.agreements = 0  # an earlier marker was in the middle
+            if held(&self.head) or not (self.state == SYNCED or self.state == LANDING or (self.state == IN_VIDEO and self.remaining < 0)):
+                self.agreements = 0
+                self.marked_at = -1
+            elif self.has_vcl():
+                self.marked_at = held(&self.unit)
+                if self.agreements >= MARKS_TO_TRUST:
+                    self.marked_close = True
+                    self.end_early()
+            else:
+                self.marked_at = held(&self.unit)
+
+    cdef void wait(self, double now) noexcept nogil:
+        if self.endable() and now >= self.arrived + self.silence_seconds:
+            self.marked_close = False
+            self.end_early()
+
+    cdef void finish(self) noexcept nogil:
+        if self.state == LANDING:
+            self.end_side()
+        if self.open:
+            if self.state == IN_VIDEO and self.remaining > 0:
+                self.damaged = True
+            self.close_unit(held(&self.unit))
+            self.forget_unit()
+        self.lose()
+
+    cdef double due(self) noexcept nogil:
+        """When wait() will have something to end; infinity when nothing waits for that."""
+        return self.arrived + self.silence_seconds if self.endable() else INFINITY
 
     # --- the input as one run of bytes ---
 
@@ -1550,18 +1568,24 @@ cdef class Demuxer:
         if stream.declared == 0:
             self.count.no_map += 1
 
-    cdef object collect(self, list units):
-        """Turn finished units into objects; each takes its buffer over."""
-        cdef Py_ssize_t i
-        cdef int s
-        cdef Finished* f
-        cdef AccessUnit unit
-        cdef Block block
-        cdef Cursor c
-        if units is None:
-            units = []
-        for i in range(self.finished_count):
-            f = &self.finished[i]
+    cdef object collect(self):
+        cdef Py_ssize_t count = self.finished_count
+        self.finished_count = 0
+        return make_units(self.finished, count) if count else ()
+
+
+cdef list make_units(Finished* finished, Py_ssize_t count):
+    """Turn finished units into objects; each takes its buffer over. Without memory the rest of the buffers are freed."""
+    cdef Py_ssize_t i
+    cdef Finished* f
+    cdef AccessUnit unit
+    cdef Block block
+    cdef Cursor c
+    cdef int s
+    cdef list units = []
+    try:
+        for i in range(count):
+            f = &finished[i]
             block = Block.__new__(Block)
             block.data = f.data
             f.data = NULL
@@ -1587,5 +1611,8 @@ cdef class Demuxer:
                     sets.append(copied(&c, left(&c)))
                 unit.parameter_sets = tuple(sets)
             units.append(unit)
-        self.finished_count = 0
-        return units
+    finally:
+        for i in range(count):
+            free(finished[i].data)
+            finished[i].data = NULL
+    return units

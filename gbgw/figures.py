@@ -49,6 +49,7 @@ def _of_stream(key: str, session: Session) -> Iterable[Sample]:
         ("reordered", figures.reordered),
         ("late", figures.late),
         ("duplicates", figures.duplicates),
+        ("kernel_drops", figures.kernel_drops),
     ):
         yield Sample(f"rtp_{name}", value, "counter", labels, help=f"RTP packets {name} by stream.")
     yield Sample("rtp_bytes", figures.bytes, "counter", labels, help="RTP bytes received by stream.")

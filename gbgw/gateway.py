@@ -374,6 +374,7 @@ class Gateway:
     def samples(self) -> Iterable[Sample]:
         """The figures of /metrics."""
         yield from figures.samples(self.directory, self._sessions, self._ssrcs, self._worker.ports, self._first_frames)
+        yield from self._worker.samples()
         yield from self._webrtc.samples()
 
     # HTTP

@@ -93,6 +93,7 @@ class MediaConfig(Section):
     transcode: int = Field(0, ge=0, le=64, description="H.265 to H.264 transcodes allowed at once")
     workers: int | Literal["auto"] = 0
     eager: tuple[Literal["flv", "mp4", "ts"], ...] = ()
+    receive: Literal["thread", "loop"] = Field("thread", description="who reads RTP over UDP")
     rtcp: bool = Field(True, description="send RTCP receiver reports every 5 s")
     sessions: int = Field(2_000, ge=1, le=30_000, description="streams from cameras at once")
 

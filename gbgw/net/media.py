@@ -1,7 +1,8 @@
 """RTP endpoints: UDP, TCP passive, TCP active, and the pool of ports (GB/T 28181-2022 Annex D; RFC 4571; RFC 3550).
 
 One endpoint serves one session on a port of its own: the port, not the SSRC, tells sessions apart (reference 6.5). The
-port is bound before the camera hears of it and goes back to the pool in the `finally` that closes it.
+port is bound before the camera hears of it and goes back to the pool in the `finally` that closes it. RTP over UDP is
+read by the receive thread (net.receive), or by the loop where there is none; everything else by the loop.
 Leaves out: SRTP, several sessions on one port.
 """
 
@@ -15,12 +16,14 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from ipaddress import ip_address
 from typing import Any, Final, Literal, Protocol, TypeVar
 
-from gbgw import _rtp
+from gbgw import _receiver, _rtp
 from gbgw.base import limits
 from gbgw.base.errors import LocalError, PortsExhaustedError, StateError
 from gbgw.base.tally import Tally
+from gbgw.net.receive import Receiving
 from gbgw.net.source import Address, SourceLock
 
 Transport = Literal["udp", "tcp-passive", "tcp-active"]
@@ -210,8 +213,16 @@ def _widen(one: socket.socket) -> int:
 
 
 class PacketSink(Protocol):
-    """Where packets go; called synchronously, must not wait. net.receiver.Receiver is one."""
+    """Where packets go; called synchronously, must not wait. net.receiver.Receiver is one.
 
+    is_driven: set once a receive thread feeds `fold` and keeps its deadlines; `take` says that there is something.
+    """
+
+    is_driven: bool
+
+    @property
+    def fold(self) -> object: ...
+    def take(self, now: float) -> None: ...
     def push_rtp(self, datagram: bytes, now: float) -> None: ...
     def push_rtcp(self, datagram: bytes, now: float) -> None: ...
     def receiver_report(self, now: float) -> bytes:
@@ -245,7 +256,8 @@ class MediaEndpoint:
     """The sockets of one session.
 
     `open` and `close` belong to one task (a TaskGroup lives between them). expected_hosts: addresses the camera is
-    known by, its SIP source first; more come with `answered`. rtcp: send a receiver report every 5 s.
+    known by, its SIP source first; more come with `answered`. rtcp: send a receiver report every 5 s. receiving: the
+    thread that reads RTP over UDP into the sink's fold; None: the loop does.
     tally: counts rtp.wrong_source, rtp.framer_*, net.*.
     """
 
@@ -259,6 +271,7 @@ class MediaEndpoint:
         ssrc: int | None = None,
         expected_hosts: Sequence[str] = (),
         rtcp: bool = True,
+        receiving: Receiving | None = None,
         tally: Tally | None = None,
     ) -> None:
         self.transport = transport
@@ -268,7 +281,8 @@ class MediaEndpoint:
         self._pool = pool
         self._sink = sink
         self._ssrc = ssrc
-        self._lock = SourceLock(expected_hosts, self._refuse)
+        self._lock = SourceLock(expected_hosts, self._refuse, ssrc=ssrc)
+        self._receiving = receiving
         self._rtcp = rtcp
         self._port: int | None = None
         self._closed = False
@@ -278,6 +292,9 @@ class MediaEndpoint:
         self._reporter: asyncio.TimerHandle | None = None
         # UDP
         self._rtp: _Datagrams | None = None
+        self._socket: socket.socket | None = None  # of RTP, where the receive thread reads it
+        self._inlet: _receiver.Inlet | None = None
+        self._told = (0, 0, 0, 0)  # news, malformed, refused and flood of the inlet that were looked at
         self._rtcp_socket: _Datagrams | None = None
         self._rtcp_to: tuple[Address, bool] | None = None  # and whether it goes out of the RTP port
         # TCP
@@ -313,17 +330,21 @@ class MediaEndpoint:
     @property
     def kernel_drops(self) -> int | None:
         """Datagrams the kernel dropped because we were slow; None where it does not say."""
-        if self._rtp is None or self._rtp.transport is None:
-            return None
         try:
-            with _plain_socket(self._rtp.transport) as one:
-                info = one.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 36)
+            if self._socket is not None:
+                info = self._socket.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 36)
+            elif self._rtp is not None and self._rtp.transport is not None:
+                with _plain_socket(self._rtp.transport) as one:
+                    info = one.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 36)
+            else:
+                return None
         except OSError:
             return None
         return int(struct.unpack_from("=I", info, 32)[0]) if len(info) >= 36 else None
 
     @property
     def facts(self) -> NetworkFacts:
+        self._learn()
         return NetworkFacts(
             self.transport,
             self._port or 0,
@@ -390,7 +411,8 @@ class MediaEndpoint:
         """
         self._lock.expect(address, sip_host)
         if ssrc is not None:
-            self._ssrc = ssrc
+            self._ssrc = self._lock.ssrc = ssrc
+        self._announce()
         if transport == "udp":
             if self.transport != "udp":
                 await self.bind_udp()
@@ -400,7 +422,7 @@ class MediaEndpoint:
 
     async def bind_udp(self) -> None:
         """Receive by UDP as well, on the same port number. Raises LocalError when another program holds it."""
-        if self._rtp is not None:
+        if self._rtp is not None or self._socket is not None:
             return
         try:
             pair = _bind_pair(self._pool.host, self.port)
@@ -422,6 +444,12 @@ class MediaEndpoint:
         if self._reporter is not None:
             self._reporter.cancel()
         try:
+            if self._inlet is not None:
+                self._inlet.close()
+                self._learn()
+            if self._socket is not None:
+                resting.append(self._socket)
+                self._socket = None
             for datagrams in (self._rtp, self._rtcp_socket):
                 if datagrams is not None and datagrams.transport is not None:
                     resting.append(_plain_socket(datagrams.transport))
@@ -456,13 +484,60 @@ class MediaEndpoint:
         if self.receive_buffer_bytes < limits.RECEIVE_BUFFER_BYTES:
             self.tally.add("net.small_receive_buffer", detail="raise net.core.rmem_max", now=loop.time())
         try:
-            _, self._rtp = await loop.create_datagram_endpoint(lambda: _Datagrams(self._on_rtp), sock=rtp)
+            if self._receiving is not None:
+                self._lend(self._receiving, rtp)
+            else:
+                _, self._rtp = await loop.create_datagram_endpoint(lambda: _Datagrams(self._on_rtp), sock=rtp)
             _, self._rtcp_socket = await loop.create_datagram_endpoint(lambda: _Datagrams(self._on_rtcp), sock=rtcp)
         except BaseException:
-            if self._rtp is None:
+            if self._rtp is None and self._socket is None:
                 rtp.close()
             rtcp.close()
             raise
+
+    # UDP by the receive thread
+
+    def _lend(self, receiving: Receiving, rtp: socket.socket) -> None:
+        fold = self._sink.fold
+        assert isinstance(fold, _receiver.Fold)
+        self._inlet = receiving.open(fold, rtp.fileno(), self)
+        self._socket = rtp
+        self._sink.is_driven = True
+        self._announce()
+
+    def _announce(self) -> None:
+        """Tell the thread what the camera is known by."""
+        if self._inlet is not None:
+            self._inlet.expect([host for host in self._lock.expected_hosts if _is_numeric(host)], self._lock.ssrc)
+
+    def on_received(self) -> None:
+        """net.receive.Listener."""
+        inlet = self._inlet
+        if inlet is not None and inlet.news != self._told[0]:
+            self._learn()
+            for datagram, address, at in inlet.strangers():
+                self._on_rtp(datagram, address, at)
+            if self._lock.address is not None and inlet.source != self._lock.address:
+                inlet.follow(*self._lock.address)
+        self._sink.take(asyncio.get_running_loop().time())
+
+    def _learn(self) -> None:
+        """Take over what the thread saw: the source it follows, and what it turned away."""
+        inlet = self._inlet
+        if inlet is None or inlet.news == self._told[0]:
+            return
+        source = inlet.source
+        if source is not None:
+            self._lock.follow(source, *inlet.heard)
+        before, self._told = self._told, (inlet.news, inlet.malformed, inlet.refused[0], inlet.flood)
+        malformed, refused, flood = (after - since for after, since in zip(self._told[1:], before[1:], strict=True))
+        if refused:
+            self._wrong_source += refused
+            self._refused_from = inlet.refused[1]
+            self.tally.add("rtp.wrong_source", refused, detail=self._refused_from[0] if self._refused_from else "")
+        self._malformed += malformed
+        self.tally.add("net.malformed", malformed)
+        self.tally.add("net.flood", flood)
 
     # UDP
 
@@ -522,7 +597,12 @@ class MediaEndpoint:
         elif source is not None:
             address, muxed = self._rtcp_to or ((source[0], source[1] + 1), False)
             datagrams = self._rtp if muxed else self._rtcp_socket
-            if datagrams is not None and datagrams.transport is not None and address[1] <= 65_535:
+            if address[1] > 65_535:
+                return
+            if muxed and self._socket is not None:
+                with suppress(OSError):  # a full buffer; the next report follows
+                    self._socket.sendto(report, address)
+            elif datagrams is not None and datagrams.transport is not None:
                 datagrams.transport.sendto(report, address)
 
     # TCP
@@ -545,6 +625,7 @@ class MediaEndpoint:
             current.abort()
         self._connection = connection
         self._connections += 1
+        self._sink.is_driven = False
         self._head = b""
         self._error = ""
         connection.framer = _rtp.Framer(self._ssrc, max_bytes=limits.FRAMER_BYTES)
@@ -593,6 +674,14 @@ class MediaEndpoint:
             failures = failures + 1 if self._frames == frames else 1
             if failures < limits.MEDIA_CONNECT_ATTEMPTS:
                 await asyncio.sleep(RETRY_SECONDS[min(failures, len(RETRY_SECONDS)) - 1])
+
+
+def _is_numeric(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _reason(error: BaseException) -> str:

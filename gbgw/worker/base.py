@@ -29,6 +29,8 @@ class IngestSpec:
 
 @dataclass(frozen=True, slots=True)
 class IngestFigures:
+    """kernel_drops: datagrams the kernel threw away because nobody read them in time."""
+
     packets: int = 0
     bytes: int = 0
     lost: int = 0
@@ -36,6 +38,7 @@ class IngestFigures:
     late: int = 0
     duplicates: int = 0
     jitter_seconds: float = 0.0
+    kernel_drops: int = 0
 
 
 class IngestListener(Protocol):

@@ -1,6 +1,7 @@
 """The media worker in this process: sockets, receivers and the pool of ports (`media.workers = 0`)."""
 
 import asyncio
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Literal, Self
 
@@ -10,7 +11,9 @@ from gbgw.base.tally import Tally
 from gbgw.media.hub import Stream
 from gbgw.mux.feed import Attachment, Chunk, Feeds
 from gbgw.net.media import MediaEndpoint, PortPool
-from gbgw.net.receiver import Receiver
+from gbgw.net.receive import Receiving
+from gbgw.net.receiver import Receiver, new_fold
+from gbgw.serve.source import Sample
 from gbgw.worker.base import Ingest, IngestFigures, IngestListener, IngestSpec
 
 
@@ -23,16 +26,34 @@ class LocalWorker:
         self._feeds = feeds
         self._tally = tally
         self._ingests: set[LocalIngest] = set()
+        self.receiving = Receiving(tally=tally) if config.receive == "thread" else None
 
     async def __aenter__(self) -> Self:
+        if self.receiving is not None:
+            await self.receiving.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for ingest in list(self._ingests):
-            await ingest.close()
-        self.ports.close()
+        try:
+            for ingest in list(self._ingests):
+                await ingest.close()
+            self.ports.close()
+        finally:
+            if self.receiving is not None:
+                await self.receiving.__aexit__(None, None, None)
+
+    def samples(self) -> Iterable[Sample]:
+        """Figures of /metrics."""
+        if self.receiving is not None:
+            self.receiving.settle_counts()
+            yield Sample("receive_sockets", len(self.receiving), help="UDP sockets that the receive thread reads.")
+            yield Sample(
+                "receive_late_seconds",
+                self.receiving.worst_lateness(),
+                help="How late the worst tick of the receive thread was since the last scrape.",
+            )
 
     async def open_ingest(self, spec: IngestSpec, listener: IngestListener) -> Ingest:
         ingest = LocalIngest(self, spec, listener)
@@ -53,8 +74,8 @@ class LocalIngest:
         self._receiver = Receiver(
             self.stream,
             loop,
-            ssrc=spec.ssrc,
-            ordered=spec.transport != "udp",
+            fold=new_fold(spec.ssrc, ordered=spec.transport != "udp"),
+            expected_ssrc=spec.ssrc,
             loss=spec.loss,
             on_step=listener.on_step,
             on_keyframe_wanted=listener.on_keyframe_wanted,
@@ -68,6 +89,7 @@ class LocalIngest:
             ssrc=spec.ssrc,
             expected_hosts=(spec.sip_host,),
             rtcp=spec.rtcp,
+            receiving=worker.receiving,
             tally=worker._tally,
         )
 
@@ -93,7 +115,8 @@ class LocalIngest:
             reordered=counts.get("rtp.reordered", 0),
             late=counts.get("rtp.late", 0),
             duplicates=counts.get("rtp.duplicate", 0),
-            jitter_seconds=self._receiver.jitter_seconds,
+            jitter_seconds=self._receiver.fold.jitter_seconds,
+            kernel_drops=self._endpoint.kernel_drops or 0,
         )
 
     async def answered(

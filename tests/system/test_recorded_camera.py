@@ -15,7 +15,7 @@ from gbgw.base.errors import GatewayError
 from gbgw.media.hub import Stream
 from gbgw.media.track import Track
 from gbgw.net.media import MediaEndpoint, PortPool
-from gbgw.net.receiver import Receiver
+from gbgw.net.receiver import Receiver, new_fold
 
 HOST = "127.0.0.1"
 SSRC = 0x0BEBC201
@@ -60,7 +60,7 @@ async def test_byte_for_byte(fixtures_dir: Path, transport: str, size: int, cut:
     pool = PortPool(range(42300, 42400), host=HOST)
     stream, recorder = Stream("cam"), Recorder()
     stream.attach(recorder)
-    receiver = Receiver(stream, loop, ssrc=SSRC, ordered=transport != "udp")
+    receiver = Receiver(stream, loop, fold=new_fold(SSRC, ordered=transport != "udp"), expected_ssrc=SSRC)
     endpoint = MediaEndpoint(pool, receiver, transport=transport, ssrc=SSRC)  # type: ignore[arg-type]
 
     async def write(writer: asyncio.StreamWriter) -> None:

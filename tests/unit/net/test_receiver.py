@@ -11,14 +11,17 @@ from typing import Any
 import pytest
 
 from gbgw._ps import AccessUnit
+from gbgw.base import limits
 from gbgw.base.codec import BY_NAME, H264, PCMA, Codec
 from gbgw.media.hub import Stream
 from gbgw.media.track import Track
-from gbgw.net.receiver import Receiver
+from gbgw.net.receiver import Receiver, new_fold
+from tests.model.fold_model import Fold
 
 SPS = bytes.fromhex("674d001e9da82c049a6e02020280000003008000001942")
 PPS = bytes.fromhex("68ee3c80")
 FRAME = 3600
+SOURCE = {"ssrc": None, "ssrc_mode": "adopt", "ordered": False}
 
 
 class Timer:
@@ -171,11 +174,13 @@ class Room:
         self.steps: list[str] = []
         self.wanted = 0
         self.number = 0
-        if not real:
-            options["demuxer"] = self.script
+        ssrc, mode, ordered = (options.pop(name, default) for name, default in SOURCE.items())
+        patience = 0.0 if ordered else limits.REORDER_SECONDS
         self.receiver = Receiver(
             self.stream,
             self.clock,
+            fold=new_fold(ssrc, mode, ordered=ordered) if real else Fold(self.script, ssrc, mode, patience),
+            expected_ssrc=ssrc,
             on_step=lambda name, now: self.steps.append(name),
             on_keyframe_wanted=self.want,
             **options,
@@ -235,7 +240,7 @@ class TestFold:
         assert room.clock.armed == []
         room.receiver.ordered = False  # the camera sends by UDP after all
         room.send("P", skip=1)
-        assert room.receiver.depth == 1
+        assert room.receiver.fold.depth == 1
 
     def test_silence_ends_a_unit(self, room: Room) -> None:
         room.send("pack hold:K")
@@ -345,7 +350,7 @@ class TestLoss:
         for _ in range(8):
             room.send("P", ssrc=6)
         assert "gap" in room.script.log
-        assert room.receiver.ssrc == 6
+        assert room.receiver.fold.ssrc == 6
         assert room.receiver.frozen
 
 

@@ -26,7 +26,7 @@ class Lock:
     refused: list[Address] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.lock = SourceLock([KNOWN[0], ""], lambda address, now: self.refused.append(address))
+        self.lock = SourceLock([KNOWN[0], ""], lambda address, now: self.refused.append(address), ssrc=5)
 
     def push(self, number: int, address: Address, now: float, *, ssrc: int = 5, size: int = 4) -> list[int]:
         """Send a packet; return the sequence numbers that were let through."""
@@ -34,10 +34,43 @@ class Lock:
         return [int.from_bytes(one[2:4], "big") for one in taken]
 
 
-def test_the_first_source_is_taken_whoever_it_is() -> None:
+def test_the_first_source_is_taken_where_nothing_is_known() -> None:
+    lock = SourceLock([], lambda address, now: None)
+    assert lock.push(packet(1), STRANGER, 0.0) == (packet(1),)
+    assert lock.address == STRANGER
+
+
+def test_a_camera_is_known_by_its_host_or_its_ssrc() -> None:
     lock = Lock()
-    assert lock.push(1, STRANGER, 0.0) == [1]
+    assert lock.push(1, KNOWN, 0.0, ssrc=99) == [1]
+    lock = Lock()
+    assert lock.push(1, CAMERA, 0.0) == [1]
+    assert lock.refused == []
+
+
+def test_an_unknown_first_source_waits_for_a_better_one_and_loses_nothing() -> None:
+    lock = Lock()
+    let_through = [number for i in range(20) for number in lock.push(i, STRANGER, i / 20, ssrc=99)]
+    assert let_through == list(range(20))
     assert lock.lock.address == STRANGER
+    assert lock.push(7, STRANGER, 1.1, ssrc=99) == [7]
+
+
+def test_the_camera_comes_before_an_unknown_source() -> None:
+    lock = Lock()
+    assert lock.push(1, STRANGER, 0.0, ssrc=99) == []
+    assert lock.push(1, MOVED, 0.1, ssrc=98) == []  # one unknown at a time
+    assert lock.push(1, CAMERA, 0.2) == [1]
+    assert lock.refused == [MOVED, STRANGER]
+    assert lock.push(2, STRANGER, 0.6, ssrc=99) == []
+
+
+def test_an_unknown_source_that_falls_silent_makes_room() -> None:
+    lock = Lock()
+    lock.push(1, STRANGER, 0.0, ssrc=99)
+    lock.push(1, MOVED, SILENCE + 0.01, ssrc=98)
+    assert lock.refused == [STRANGER]
+    assert lock.push(2, MOVED, SILENCE + 0.02 + limits.SOURCE_UNKNOWN_SECONDS, ssrc=98) == [1, 2]
 
 
 def test_one_packet_in_sequence_does_not_take_a_stream_over() -> None:

@@ -1,0 +1,367 @@
+"""The receive thread over real sockets: the same as the loop makes of it, source by source."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import uvloop
+
+from gbgw import _receiver
+from gbgw.base import limits
+from gbgw.base.codec import H264
+from gbgw.base.tally import Tally
+from gbgw.media.hub import Stream
+from gbgw.media.track import Track
+from gbgw.net.media import MediaEndpoint, PortPool
+from gbgw.net.receive import Receiving
+from gbgw.net.receiver import Receiver, new_fold
+from tests.support.program import program
+
+HOST = "127.0.0.1"
+ELSEWHERE = "127.0.0.2"
+SSRC = 5
+
+
+@pytest.fixture(params=[asyncio.DefaultEventLoopPolicy, uvloop.EventLoopPolicy], ids=["asyncio", "uvloop"])
+def event_loop_policy(request: pytest.FixtureRequest) -> Any:
+    return request.param()
+
+
+class Viewer:
+    def __init__(self) -> None:
+        self.pictures: list[bytes] = []
+        self.arrived: list[float] = []
+
+    def on_tracks(self, tracks: tuple[Track, ...], generation: int) -> None: ...
+
+    def on_unit(self, unit: Any, track: Track) -> None:
+        if track.codec is H264:
+            self.pictures.append(bytes(unit))
+            self.arrived.append(unit.arrived)
+
+    def on_end(self, cause: object) -> None: ...
+
+
+@dataclass
+class Room:
+    endpoint: MediaEndpoint
+    receiver: Receiver
+    viewer: Viewer
+    tally: Tally
+    pool: PortPool
+    receiving: Receiving
+
+    @property
+    def to(self) -> tuple[str, int]:
+        return HOST, self.endpoint.port
+
+
+@contextlib.asynccontextmanager
+async def room(*, ssrc: int | None = SSRC, hosts: tuple[str, ...] = (HOST,), **options: Any) -> AsyncIterator[Room]:
+    tally, stream, viewer = Tally(), Stream("cam"), Viewer()
+    stream.attach(viewer)
+    pool = PortPool(range(31200, 31300), host=HOST, quarantine_seconds=0.1, tally=tally)
+    receiver = Receiver(stream, asyncio.get_running_loop(), fold=new_fold(ssrc), expected_ssrc=ssrc, tally=tally)
+    async with Receiving(tally=tally, **options) as receiving:
+        endpoint = MediaEndpoint(
+            pool, receiver, ssrc=ssrc, expected_hosts=hosts, rtcp=False, receiving=receiving, tally=tally
+        )
+        async with endpoint:
+            yield Room(endpoint, receiver, viewer, tally, pool, receiving)
+            receiver.close()
+        assert len(receiving) == 0
+    pool.close()
+
+
+def sender(host: str = HOST) -> socket.socket:
+    one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    one.bind((host, 0))
+    return one
+
+
+async def until(condition: Callable[[], object], seconds: float = 3.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - the condition is about what the kernel delivered
+            await asyncio.sleep(0.002)
+
+
+async def send(one: socket.socket, to: tuple[str, int], packets: list[bytes]) -> None:
+    """A little at a time, so that no buffer of the test's overflows."""
+    for at in range(0, len(packets), 50):
+        for packet in packets[at : at + 50]:
+            one.sendto(packet, to)
+        await asyncio.sleep(0)
+
+
+async def test_every_picture_comes_out_as_it_was_sent() -> None:
+    made = program()
+    async with room() as it:
+        with sender() as camera:
+            await send(camera, it.to, made.packets)
+            await until(lambda: len(it.viewer.pictures) >= len(made.pictures) - 1)
+            it.receiver.close()  # the last is not ended by a next
+            assert it.endpoint.source == camera.getsockname()
+        assert it.viewer.pictures == list(made.pictures)
+        assert all(after >= before for before, after in pairwise(it.viewer.arrived))
+        assert it.receiver.diagnose(asyncio.get_running_loop().time(), it.endpoint.facts).code == "ok"
+        counts = it.receiver.counts
+        assert (counts["rtp.received"], counts["rtp.lost"]) == (len(made.packets), 0)
+        it.receiving.settle_counts()
+        assert it.tally["receive.datagrams"] == len(made.packets)
+        assert it.endpoint.kernel_drops == 0
+
+
+async def test_a_unit_ended_by_silence_comes_too() -> None:
+    made = program(audio=None)
+    async with room() as it:
+        with sender() as camera:
+            await send(camera, it.to, [packet for unit in made.by_unit[:3] for packet in unit])
+            await until(lambda: len(it.viewer.pictures) == 3)  # nothing follows the third
+            assert it.viewer.pictures == list(made.pictures[:3])
+
+
+async def test_order_loss_and_duplicates() -> None:
+    packets = program().packets
+    async with room() as it:
+        with sender() as camera:
+            mixed = list(packets)
+            for n in range(5, len(mixed) - 1, 7):
+                mixed[n], mixed[n + 1] = mixed[n + 1], mixed[n]
+            await send(camera, it.to, [packet for packet in mixed for _ in range(2)])
+            await until(lambda: it.receiver.counts["rtp.received"] == 2 * len(packets))
+            it.receiver.close()
+        assert it.viewer.pictures == list(program().pictures)
+        assert it.receiver.counts["rtp.duplicate"] == len(packets)
+
+
+async def test_a_hole_freezes_up_to_the_next_key_frame() -> None:
+    made = program()
+    packets = made.packets
+    async with room() as it:
+        with sender() as camera:
+            await send(camera, it.to, packets[:20] + packets[21:])
+            await until(lambda: it.receiver.counts["rtp.lost"] == 1)
+            await until(lambda: len(it.viewer.pictures) >= 75)
+        assert set(it.viewer.pictures) < set(made.pictures)
+        assert it.tally["receiver.freezes"] == 1
+
+
+async def test_a_stranger_before_the_camera_is_never_seen() -> None:
+    async with room() as it:
+        with sender(ELSEWHERE) as stranger, sender() as camera:
+            await send(stranger, it.to, program(99, sequence=100).packets[:40])
+            await until(lambda: it.receiver.fold.last_packet_at is None and it.endpoint._lock._rival is not None)
+            await send(camera, it.to, program().packets)
+            await until(lambda: len(it.viewer.pictures) >= len(program().pictures) - 1)
+            await send(stranger, it.to, program(99, sequence=100).packets[40:60])
+            await until(lambda: it.endpoint.facts.wrong_source >= 60)
+            it.receiver.close()
+            assert it.endpoint.facts.refused_from == stranger.getsockname()
+        assert it.viewer.pictures == list(program().pictures)
+        assert it.tally["rtp.wrong_source"] == 60
+
+
+async def test_a_camera_nobody_knows_is_played_in_the_end() -> None:
+    made = program(77)
+    async with room(hosts=("10.1.2.3",)) as it:
+        with sender() as camera:
+            for unit in made.by_unit[:40]:
+                await send(camera, it.to, list(unit))
+                await asyncio.sleep(0.02)
+            await until(lambda: len(it.viewer.pictures) > 15)
+            assert it.endpoint.source == camera.getsockname()
+        assert it.viewer.pictures == list(made.pictures[: len(it.viewer.pictures)])
+
+
+async def test_a_new_port_follows_a_silent_one_and_loses_nothing() -> None:
+    made = program()
+    async with room() as it:
+        with sender() as camera, sender() as moved:
+            await send(camera, it.to, [packet for unit in made.by_unit[:50] for packet in unit])
+            for unit in made.by_unit[50:120]:
+                await send(moved, it.to, list(unit))
+                await asyncio.sleep(0.01)
+            await until(lambda: it.endpoint.source == moved.getsockname())
+            await until(lambda: it.receiver.counts["rtp.received"] == sum(map(len, made.by_unit[:120])))
+        assert it.tally["rtp.source_change"] == 1
+        assert it.viewer.pictures == list(made.pictures[: len(it.viewer.pictures)])
+        assert it.receiver.counts["rtp.lost"] == 0
+
+
+async def test_a_rival_never_stops_a_source_that_keeps_sending() -> None:
+    made = program()
+    async with room() as it:
+        with sender() as camera, sender() as rival:
+            for unit in made.by_unit:
+                await send(camera, it.to, list(unit))
+                await send(rival, it.to, list(unit))
+            await until(lambda: len(it.viewer.pictures) >= len(made.pictures) - 1)
+            it.receiver.close()
+            assert it.endpoint.source == camera.getsockname()
+        assert it.viewer.pictures == list(made.pictures)
+        assert it.tally["rtp.wrong_source"] + it.tally["net.flood"] > len(made.packets) // 2
+
+
+async def test_what_is_no_rtp_is_counted_and_rtcp_is_understood() -> None:
+    async with room() as it:
+        with sender() as camera:
+            for junk in (b"", b"x", bytes(11), bytes(65_000), os.urandom(9), b"\x40" + bytes(60)):
+                camera.sendto(junk, it.to)
+            await until(lambda: it.endpoint.facts.malformed == 6)
+            await send(camera, it.to, program().packets[:10])
+            goodbye = b"\x81\xcb\0\1" + SSRC.to_bytes(4, "big")
+            with sender(ELSEWHERE) as stranger:
+                stranger.sendto(goodbye, it.to)
+                await until(lambda: it.endpoint.facts.wrong_source == 1)
+            assert it.receiver.goodbye_at is None
+            camera.sendto(goodbye, it.to)
+            await until(lambda: it.receiver.goodbye_at is not None)
+
+
+async def test_a_flood_of_strangers_leaves_the_camera_whole() -> None:
+    made = program()
+    async with room() as it:
+        with sender() as camera, sender(ELSEWHERE) as stranger:
+            junk = [b"\x80\x60" + os.urandom(1_000) for _ in range(40)]
+            for unit in made.by_unit:
+                await send(camera, it.to, list(unit))
+                await send(stranger, it.to, junk)
+                await asyncio.sleep(0.002)
+            await until(lambda: len(it.viewer.pictures) >= len(made.pictures) - 1)
+            it.receiver.close()
+        assert it.viewer.pictures == list(made.pictures)
+
+
+async def test_closing_while_packets_pour_in() -> None:
+    """The leak gate counts threads and files."""
+    packets = program().packets
+    stop = threading.Event()
+
+    def pour(to: tuple[str, int]) -> None:
+        with sender() as camera:
+            while not stop.is_set():
+                for packet in packets[:20]:
+                    camera.sendto(packet, to)
+
+    for _ in range(10):
+        async with room() as it:
+            stop.clear()
+            pouring = threading.Thread(target=pour, args=(it.to,))
+            pouring.start()
+            try:
+                await until(lambda it=it: it.receiver.counts["rtp.received"] > 100)
+                await it.endpoint.close()
+            finally:
+                stop.set()
+                pouring.join()
+
+
+async def test_sockets_come_and_go_beside_one_that_plays() -> None:
+    made = program()
+    async with room() as it:
+        with sender() as camera:
+            for n, unit in enumerate(made.by_unit):
+                await send(camera, it.to, list(unit))
+                if n % 5 == 0:
+                    with sender() as other:
+                        other.setblocking(False)
+                        inlet = it.receiving.open(new_fold(1), other.fileno(), it.endpoint)
+                        camera.sendto(b"\x80\x60" + bytes(20), other.getsockname())
+                        inlet.close()
+                        inlet.close()
+            await until(lambda: len(it.viewer.pictures) >= len(made.pictures) - 1)
+            it.receiver.close()
+        assert it.viewer.pictures == list(made.pictures)
+        assert len(it.receiving) == 1
+
+
+async def test_a_listener_that_fails_costs_only_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GBGW_STRICT", raising=False)
+
+    class Broken:
+        def on_received(self) -> None:
+            raise ZeroDivisionError
+
+    made = program()
+    async with room() as it:
+        with sender() as camera, sender() as other:
+            other.setblocking(False)
+            inlet = it.receiving.open(new_fold(SSRC), other.fileno(), Broken())
+            for unit in made.by_unit:
+                await send(camera, it.to, list(unit))
+                await send(camera, other.getsockname(), list(unit))
+            await until(lambda: len(it.viewer.pictures) >= len(made.pictures) - 1)
+            inlet.close()
+        assert it.tally["bug"] > 0
+
+
+async def test_more_sockets_than_it_takes() -> None:
+    thread = _receiver.ReceiveThread(capacity=1)
+    with sender() as one, sender() as two:
+        inlet = thread.open(new_fold(), one.fileno())
+        with pytest.raises(OverflowError, match="1 sockets"):
+            thread.open(new_fold(), two.fileno())
+        inlet.close()
+        thread.open(new_fold(), two.fileno()).close()
+    with pytest.raises(OSError, match="watch the socket"):
+        thread.open(new_fold(), 10_000)
+    assert len(thread) == 0
+
+
+def test_addresses_that_are_none() -> None:
+    thread = _receiver.ReceiveThread()
+    with sender() as one:
+        inlet = thread.open(new_fold(), one.fileno())
+        for host in ("", "camera.example", "1.2.3"):
+            with pytest.raises(OSError, match="illegal IP address"):
+                inlet.follow(host, 1)
+            with pytest.raises(OSError, match="illegal IP address"):
+                inlet.expect([host])
+        inlet.follow("::1", 7)
+        assert inlet.source == ("::1", 7)
+        inlet.follow("10.0.0.1", 65_535)
+        assert inlet.source == ("10.0.0.1", 65_535)
+        inlet.close()
+
+
+def test_a_loop_that_does_not_come_costs_up_to_the_next_key_frame() -> None:
+    """And tells that something is missing."""
+    made = program()
+    room_for = sum(map(len, made.pictures[:30]))
+    fold = _receiver.Fold(SSRC, max_waiting_bytes=room_for)
+    for packet in made.packets:
+        fold.push(packet, 0.0)
+    fold.close(0.0)
+    assert fold.waiting_bytes <= room_for
+    assert fold.overrun_units > 0
+    events = fold.events()
+    assert events[-1].kind == _receiver.LOST or any(one.kind == _receiver.LOST for one in events)
+    pictures = [bytes(one.unit) for one in events if one.unit is not None and one.unit.codec is H264]
+    assert pictures == list(made.pictures[: len(pictures)])
+    assert fold.waiting_bytes == 0
+
+
+def test_after_an_overrun_a_key_frame_is_the_first() -> None:
+    made = program(seconds=4)
+    fold = _receiver.Fold(SSRC, max_waiting_bytes=sum(map(len, made.pictures[:10])))
+    taken: list[Any] = []
+    for n, unit in enumerate(made.by_unit):
+        for packet in unit:
+            fold.push(packet, 0.0)
+        if n == 60:
+            taken = list(fold.events())
+    rest = [one for one in fold.events() if one.unit is not None and one.unit.codec is H264]
+    assert any(one.kind == _receiver.LOST for one in taken)
+    assert rest[0].unit.is_keyframe
+    keys = [n for n, unit in enumerate(made.pictures) if n % 25 == 0]
+    first = made.pictures.index(bytes(rest[0].unit))
+    assert first in keys
+    assert [bytes(one.unit) for one in rest] == list(made.pictures[first : first + len(rest)])
+    assert limits.WAITING_UNIT_BYTES > 2 * limits.ACCESS_UNIT_BYTES - 1
