@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Final, Literal
 
 from gbgw.base.access_unit import AccessUnit
-from gbgw.base.codec import H265, PCMA, PCMU
+from gbgw.base.codec import AAC, H265
 from gbgw.base.errors import GatewayError, LocalError, MediaError
 from gbgw.media.hub import Stream
 from gbgw.media.track import Track
@@ -60,7 +60,7 @@ class Watching:
                 derived.append(await self._transcoders.h264(stream))
                 stream = derived[-1].stream
                 await _published(stream)
-            if audio == "aac" and stream.audio is not None and stream.audio.codec in (PCMA, PCMU):
+            if audio == "aac" and (stream.audio is None or stream.audio.codec is not AAC):  # it may come later
                 derived.append(await self._transcoders.aac(stream))
                 stream = derived[-1].stream
                 await _published(stream)

@@ -128,20 +128,18 @@ class Transcoders:
         return tuple(pid for pid in pids if pid is not None)
 
     async def aac(self, stream: Stream) -> Derived:
-        """Return `stream` with its G.711 sound as AAC; a stream without such sound is passed on as it is."""
+        """Return `stream` with its G.711 sound as AAC, should it come later too; a stream without such sound is passed
+        on as it is."""
         bridge = self._bridges.get(("aac", id(stream)))
         if bridge is None:
-            if self._audio is None:
-                self._audio = _AudioChild(self.tally)
-                self._start("transcode:audio", self._audio.supervise)
-            if len(self._audio.streams) >= limits.TRANSCODE_AUDIO_STREAMS:
+            if stream.audio is not None and self._audio is not None and self._audio.is_full:
                 raise LimitError(
                     "As many streams have their sound transcoded as one child takes.",
                     code="transcode_limit",
                     remedy="Ask for audio=native, or spread the streams over more workers.",
                     stream=stream.key,
                 )
-            bridge = _AacBridge(self, stream, self._audio)
+            bridge = _AacBridge(self, stream)
             self._add("aac", bridge)
         return bridge.hold()
 
@@ -170,6 +168,13 @@ class Transcoders:
             self._add("h264", bridge)
             self._start(f"transcode:{stream.key}", bridge.run)
         return bridge.hold()
+
+    def audio_child(self) -> "_AudioChild":
+        """The child that encodes all sound, started by the first that has any."""
+        if self._audio is None:
+            self._audio = _AudioChild(self.tally)
+            self._start("transcode:audio", self._audio.supervise)
+        return self._audio
 
     def _add(self, kind: str, bridge: "_Bridge") -> None:
         key = (kind, id(bridge.source))
@@ -402,7 +407,15 @@ class _AudioChild:
     def pid(self) -> int | None:
         return self._child.pid if self._child is not None else None
 
+    @property
+    def is_full(self) -> bool:
+        return len(self.streams) >= limits.TRANSCODE_AUDIO_STREAMS
+
     def admit(self, bridge: "_AacBridge") -> int:
+        """Take a stream; return its number, 0 where there is no room."""
+        if self.is_full:
+            self._tally.add("transcode.audio_full")
+            return 0
         self._next += 1
         self.streams[self._next] = bridge
         return self._next
@@ -446,11 +459,12 @@ class _AudioChild:
 
 
 class _AacBridge(_Bridge):
-    """Pictures pass, G.711 goes through the child, AAC passes."""
+    """Pictures pass, G.711 goes through the child from the moment that there is any, AAC passes."""
 
-    def __init__(self, owner: Transcoders, source: Stream, child: _AudioChild) -> None:
+    def __init__(self, owner: Transcoders, source: Stream) -> None:
         super().__init__(owner, source, "aac")
-        self._child = child
+        self._owner = owner
+        self._child: _AudioChild | None = None
         self._number = 0
         self._codec: Codec | None = None
         self._track_id = 0
@@ -461,7 +475,7 @@ class _AacBridge(_Bridge):
 
     def open(self, number: int) -> None:
         """(Re)open the stream in a child that just started."""
-        if self._codec is not None:
+        if self._codec is not None and self._child is not None:
             self._child.send(message(OPEN, number, 0, 0, self._codec.name.encode()))
             for data in self._early:
                 self._child.send(data)
@@ -470,22 +484,25 @@ class _AacBridge(_Bridge):
     def on_tracks(self, tracks: tuple[Track, ...], generation: int) -> None:
         self._first = True
         sound = next((track for track in tracks if not track.is_video), None)
-        self.stream.promise(sound is not None, video=any(track.is_video for track in tracks))
         codec = sound.codec if sound is not None and sound.codec in (PCMA, PCMU) else None
         if codec is not self._codec:
             self._stop()
             self._codec = codec
             self._announced = False
             if codec is not None:
+                self._child = self._owner.audio_child()
                 self._number = self._child.admit(self)
-                self.open(self._number)
+                if self._number:
+                    self.open(self._number)
+        is_heard = sound is not None and (codec is None or self._number > 0)
+        self.stream.promise(is_heard, video=any(track.is_video for track in tracks))
         if sound is not None:
             self._track_id = sound.track_id
 
     def on_unit(self, unit: AccessUnit, track: Track) -> None:
         if track.codec is not self._codec:
             self._pass_on(unit, track)
-        elif unit.pts is not None:
+        elif unit.pts is not None and self._child is not None and self._number:
             if not self._announced:
                 # The encoder's first frame is a quarter of a second away, a cold child's half a second. Silence from
                 # before it keeps the picture from waiting for it, and the tracks from changing when it comes.
@@ -515,7 +532,7 @@ class _AacBridge(_Bridge):
 
     def _stop(self) -> None:
         self._early.clear()
-        if self._number:
+        if self._number and self._child is not None:
             self._child.dismiss(self._number)
         self._number = 0
 
@@ -602,7 +619,7 @@ class _VideoBridge(_Bridge):
             self._send(unit, track)
 
     def _open(self) -> None:
-        if self._codec is not None:
+        if self._codec is not None and self._child is not None:
             self._child.send(message(OPEN, 0, 0, 0, f"{self._codec.name} {self._settings}".encode()))
 
     def _send(self, unit: AccessUnit, track: Track) -> None:

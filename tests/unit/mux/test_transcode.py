@@ -97,6 +97,30 @@ async def test_the_picture_does_not_wait_for_the_child() -> None:
         await derived.close()
 
 
+async def test_sound_that_comes_late_is_aac_too() -> None:
+    """For those who asked when there was none yet; and a child starts only with the first sound."""
+    units = timed_units(SOUND)
+    silent = [unit for unit in units[:80] if unit.codec is H264]
+    source = Stream("camera")
+    push(source, silent)
+    assert source.published
+    sink = UnitSink()
+    async with Transcoders() as transcoders:
+        derived = await transcoders.aac(source)
+        derived.stream.attach(sink)
+        assert [track.codec for track in derived.stream.tracks] == [H264]
+        assert transcoders.audio_pid is None
+        assert children() == set()
+        for unit in units[80:]:
+            source.push(unit, now())
+            await asyncio.sleep(0.002)
+        await until(lambda: sum(unit.codec is AAC for unit in sink.units) >= 8)
+        assert [track.codec for track in derived.stream.tracks] == [H264, AAC]
+        assert not any(unit.codec is PCMA for unit in sink.units)
+        await derived.close()
+    assert children() == set()
+
+
 def test_what_is_announced_is_what_the_encoder_makes() -> None:
     encoder = AacEncoder("PCMU")
     assert encoder.config[:2] == AAC_CONFIG
