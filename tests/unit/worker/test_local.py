@@ -50,6 +50,8 @@ async def worker() -> AsyncIterator[LocalWorker]:
 
 
 async def send(ingest: Ingest, pictures: int, *, first: int = 0, tcp: bool = False) -> None:
+    """Return when the ingest has counted every packet."""
+    before = ingest.figures().packets
     loop = asyncio.get_running_loop()
     sequence = 10 * first
     packets = []
@@ -61,7 +63,7 @@ async def send(ingest: Ingest, pictures: int, *, first: int = 0, tcp: bool = Fal
         _, writer = await asyncio.open_connection("127.0.0.1", ingest.port)
         writer.write(framed(packets))
         await writer.drain()
-        await asyncio.sleep(0.05)
+        await fact(lambda: ingest.figures().packets - before == len(packets), "every packet")
         writer.close()
         await writer.wait_closed()
         return
@@ -70,6 +72,7 @@ async def send(ingest: Ingest, pictures: int, *, first: int = 0, tcp: bool = Fal
         for packet in packets:
             await loop.sock_sendto(camera, packet, ("127.0.0.1", ingest.port))
             await asyncio.sleep(0)
+        await fact(lambda: ingest.figures().packets - before == len(packets), "every packet")
 
 
 @pytest.mark.parametrize("transport", ["udp", "tcp-passive"])
