@@ -41,7 +41,8 @@ class Answering(Protocol):
 class Devices:
     """Who is known, who may come, who is there.
 
-    offline: a device is gone, end its streams. rebooted: it looks restarted.
+    offline: a device is gone, end its streams. rebooted: it looks restarted. bound: it is reached by this flow from now
+    on.
     sip, interviews: made later, since both tell what they learn to this object; set before `run`.
     """
 
@@ -56,6 +57,7 @@ class Devices:
         *,
         offline: Callable[[str, GatewayError], None],
         rebooted: Callable[[str], None],
+        bound: Callable[[str, Flow], None],
         tally: Tally,
         events: Events,
     ) -> None:
@@ -64,6 +66,7 @@ class Devices:
         self._store = store
         self._offline = offline
         self._rebooted = rebooted
+        self._bound_to = bound
         self._tally = tally
         self._events = events
         self._stored: dict[str, StoredDevice] = {}
@@ -163,13 +166,18 @@ class Devices:
         self._events.emit("device.online", id=entry.id, address=str(entry.flow), new=effect.is_new)
 
     def _bound(self, device_id: str, binding: registrar.Binding) -> DeviceEntry:
-        return self.directory.registered(
+        known = self.directory.get(device_id)
+        before = known.flow if known is not None else None
+        entry = self.directory.registered(
             device_id,
             binding.flow,
             edition=binding.edition,
             expires=datetime.fromtimestamp(binding.expires_at, UTC),
             now=datetime.now(UTC),
         )
+        if before != binding.flow:
+            self._bound_to(device_id, binding.flow)
+        return entry
 
     def _gone(self, device_id: str, reason: str) -> None:
         self.directory.offline(device_id, reason)

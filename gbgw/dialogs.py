@@ -8,6 +8,8 @@ from typing import Protocol
 from gbgw.base import limits
 from gbgw.base.errors import GatewayError
 from gbgw.base.tally import Tally
+from gbgw.serve.source import StreamKey
+from gbgw.sip.dialog import contact_of
 from gbgw.sip.flow import Flow
 from gbgw.sip.message import Request, Response, Uri
 from gbgw.store.base import Store, StoredDialog, StoreError
@@ -24,6 +26,7 @@ class Dialogs:
         self._store = store
         self._tally = tally
         self._open: dict[str, StoredDialog] = {}
+        self._orphans: dict[str, list[StoredDialog]] = {}  # of the last life, by device; as many as the store had
 
     async def dialog_opening(self, key: str, request: Request, flow: Flow, ssrc: str, port: int) -> None:
         """Return when it is on disk, or when the disk had its time (ADR 9): the INVITE may leave."""
@@ -50,9 +53,7 @@ class Dialogs:
     def dialog_confirmed(self, key: str, response: Response) -> None:
         dialog = self._open.get(key)
         if dialog is not None:
-            contact = response.contact
-            target = str(contact.uri) if contact is not None else ""
-            self._open[key] = replace(dialog, remote_tag=response.to_.tag or "", remote_target=target)
+            self._open[key] = replace(dialog, remote_tag=response.to_.tag or "", remote_target=contact_of(response))
             self._store.dialog_confirmed(self._open[key])
 
     def dialog_closed(self, key: str) -> None:
@@ -61,13 +62,30 @@ class Dialogs:
             self._store.dialog_closed(dialog.call_id, dialog.local_tag)
 
     async def end_old(self, dialog: StoredDialog, sip: Asking) -> None:
-        """BYE to a camera that may still be sending to a gateway that died."""
-        if dialog.remote_tag and dialog.flow.transport == "udp":
-            try:
-                await sip.request(_bye(dialog), dialog.flow, limits.GOODBYE_SECONDS)
-            except GatewayError as error:
-                self._tally.add("dialog.orphan_unanswered", detail=f"{dialog.key}: {error.code}")
+        """BYE to a camera that may still be sending to a gateway that died. One that cannot be reached as it was then
+        is told when it registers: see `end_orphans`."""
+        if not dialog.remote_tag or time.time() - dialog.opened > limits.ORPHAN_SECONDS:
+            self._store.dialog_closed(dialog.call_id, dialog.local_tag)
+        elif dialog.flow.transport != "udp" or not await self._say_bye(dialog, dialog.flow, sip):
+            self._orphans.setdefault(StreamKey.parse(dialog.key).device_id, []).append(dialog)
+
+    def has_orphans(self, device_id: str) -> bool:
+        return device_id in self._orphans
+
+    async def end_orphans(self, device_id: str, flow: Flow, sip: Asking) -> None:
+        """BYE to a device that has registered, for every dialog of the last life that it was not told of."""
+        for dialog in self._orphans.pop(device_id, ()):
+            if not await self._say_bye(dialog, flow, sip):
+                self._store.dialog_closed(dialog.call_id, dialog.local_tag)
+
+    async def _say_bye(self, dialog: StoredDialog, flow: Flow, sip: Asking) -> bool:
+        try:
+            await sip.request(_bye(dialog), flow, limits.GOODBYE_SECONDS)
+        except GatewayError as error:
+            self._tally.add("dialog.orphan_unanswered", detail=f"{dialog.key}: {error.code}")
+            return False
         self._store.dialog_closed(dialog.call_id, dialog.local_tag)
+        return True
 
 
 def _bye(dialog: StoredDialog) -> Request:

@@ -46,6 +46,7 @@ from gbgw.serve.http import HttpServer
 from gbgw.serve.source import AudioChoice, Sample, StreamKey
 from gbgw.serve.webrtc import WebRtc
 from gbgw.session import Session, State, Target
+from gbgw.sip.agent import Rebound
 from gbgw.sip.flow import Flow
 from gbgw.store.sqlite import SqliteStore
 from gbgw.watching import Watch, Watching
@@ -93,6 +94,7 @@ class Gateway:
                 self.directory,
                 offline=self._end_sessions,
                 rebooted=self._end_silent_sessions,
+                bound=self._follow,
                 tally=self.tally,
                 events=self.events,
             )
@@ -177,8 +179,13 @@ class Gateway:
         video: Literal["h264"] | None = None,
     ) -> Watch:
         """Return once the stream is playable, inviting the camera where nobody did yet (serve.source.StreamSource)."""
-        session = await self._session(key)
-        return await self._watching.open(session, protocol=protocol, audio=audio, video=video)
+        try:
+            return await self._watching.open(await self._session(key), protocol=protocol, audio=audio, video=video)
+        except MediaError as error:
+            if error.code != "device_rebooted" or self._stopping:
+                raise
+        # Its INVITE went to a camera that had just restarted; the one that is there now was never asked.
+        return await self._watching.open(await self._session(key), protocol=protocol, audio=audio, video=video)
 
     def play(self, device_id: str, channel_id: str) -> Playing:
         """Watch a channel from Python: `async with gateway.play(...) as playing`, then `playing.units()` or
@@ -316,6 +323,12 @@ class Gateway:
         self._ask_keyframe(session)
 
     # What happens to devices
+
+    def _follow(self, device_id: str, flow: Flow) -> None:
+        """The device is reached by another flow: its dialogs go on there, and those of the last life end."""
+        self._sip.submit(Rebound(device_id, flow))
+        if self._dialogs.has_orphans(device_id):
+            self._tasks.create_task(self._dialogs.end_orphans(device_id, flow, self._sip), name=f"orphan:{device_id}")
 
     def _end_sessions(self, device_id: str, cause: GatewayError) -> None:
         for session in self._sessions.values():

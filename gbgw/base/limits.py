@@ -77,10 +77,12 @@ SIP_ROUTES: Final = 65_536  # peers whose flow is remembered; the memory starts 
 SIP_MESSAGE_SECONDS: Final = 60.0  # from the first byte of a message on a connection to its last
 SIP_CONNECTION_IDLE_SECONDS: Final = 300.0  # without one byte: five keepalive intervals of GB/T 28181
 SIP_WRITE_BUFFER_BYTES: Final = 20 << 20  # unsent bytes of one TCP connection; the peer does not read, it is closed
+SIP_STRANDED_SECONDS: Final = 60.0  # a dialog without its TCP connection: devices connect again within a heartbeat
 SIP_CALL_EVENTS: Final = 64  # of one INVITE that its caller has not read yet; more provisional answers are dropped
 NONCES: Final = 65_536  # outstanding challenges remembered
 AUTH_FAILURES: Final = 5  # per source and per id inside AUTH_FAILURE_SECONDS, then refused unread
 AUTH_FAILURE_SECONDS: Final = 60.0
+ORPHAN_SECONDS: Final = 86_400.0  # a dialog of a life before this one; no camera streams into nothing for longer
 GOODBYE_SECONDS: Final = 2.0  # a parting BYE may take this long
 
 # GB/T 28181

@@ -163,7 +163,7 @@ def rejection(status: int, key: str) -> MediaError:
 class LiveInvite:
     """One invitation and its dialog, from BEGIN until nothing of it is left."""
 
-    __slots__ = ("_deadline", "_flow", "_key", "_offer", "_request", "_seconds", "handle", "state")
+    __slots__ = ("_deadline", "_device_id", "_flow", "_key", "_offer", "_request", "_seconds", "handle", "state")
 
     def __init__(
         self,
@@ -179,6 +179,7 @@ class LiveInvite:
         take."""
         self.handle = handle
         self.state = State.IDLE
+        self._device_id = device_id
         self._key = stream_key(device_id, channel_id)
         self._flow = flow
         self._offer = offer
@@ -210,7 +211,7 @@ class LiveInvite:
             case State.IDLE, Command.BEGIN:
                 self.state = State.INVITING
                 self._deadline = now + self._seconds
-                effects.append(events.Ask(self.handle, self._request, self._flow))
+                effects.append(events.Ask(self.handle, self._request, self._flow, peer=self._device_id))
             case State.IDLE, Command.CLOSE:
                 self.state = State.OVER
             case ((State.INVITING | State.PROCEEDING | State.ANSWERED), Command.CLOSE):

@@ -24,7 +24,7 @@ from gbgw.net.endpoints import (
 )
 from gbgw.observe import log
 from gbgw.sip import agent
-from gbgw.sip.agent import Ask, Effect, End, Event, FlowClosed, Incoming, Received, Reply, Send, UserAgent
+from gbgw.sip.agent import Ask, Effect, End, Event, FlowClosed, Incoming, Rebound, Received, Reply, Send, UserAgent
 from gbgw.sip.compose import PRODUCT
 from gbgw.sip.flow import Flow
 from gbgw.sip.message import Message, Request, Response
@@ -197,7 +197,7 @@ class SipStack:
     def new_handle(self) -> int:
         return self.agent.new_handle()
 
-    def submit(self, event: Ask | End | Reply, listener: Listener | None = None) -> None:
+    def submit(self, event: Ask | End | Rebound | Reply, listener: Listener | None = None) -> None:
         """Give the user agent an event; what it says of the handle of an Ask goes to `listener` until the last word.
 
         The last word is Ended or Failed, a refusal, and for other requests than INVITE any final answer.

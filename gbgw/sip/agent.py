@@ -27,6 +27,7 @@ from gbgw.sip.events import (
     FlowClosed,
     Incoming,
     Provisional,
+    Rebound,
     Received,
     Reply,
     Send,
@@ -39,7 +40,7 @@ from gbgw.sip.transaction import T1, Action, Input, Kind, State, Transaction
 
 __all__ = [
     "Acknowledged", "Ask", "Cancelled", "Counted", "Effect", "End", "Ended", "Event", "Failed", "Final", "FlowClosed",
-    "Incoming", "Provisional", "Received", "Reply", "Send", "UserAgent",
+    "Incoming", "Provisional", "Rebound", "Received", "Reply", "Send", "UserAgent",
 ]  # fmt: skip
 
 _DONE = Request()  # stands in for a request whose answer is sent: 160,000 of them wait for timer J at full load
@@ -73,13 +74,16 @@ class UserAgent:
         self._calls: dict[int, Call] = {}  # our INVITEs without final answer, by handle
         self._dialogs = Dialogs()
         self._accepts: dict[int, Transaction] = {}  # 2xx waiting for ACK, by the dialog's handle
+        self._stranded: dict[int, float] = {}  # dialogs whose flow is gone, by handle, the oldest first: given up when
         self.messages: Counter[tuple[str, str, int]] = Counter()  # ("in" or "out", method, status; 0 for requests)
 
     # The Machine protocol
 
     @property
     def deadline(self) -> float | None:
-        return self._ledger.deadline
+        given_up = next(iter(self._stranded.values()), None)
+        deadline = self._ledger.deadline
+        return deadline if given_up is None else given_up if deadline is None else min(deadline, given_up)
 
     @property
     def finished(self) -> bool:
@@ -100,6 +104,7 @@ class UserAgent:
         Raises SipError when a request given by Ask has no usable From.
         """
         self._ledger.fire(now)
+        self._give_up(now)
         match event:
             case Received(Request() as request, flow):
                 self._on_request(request, flow, now)
@@ -113,6 +118,8 @@ class UserAgent:
                 self._end(handle, now)
             case FlowClosed(flow):
                 self._on_closed(flow, now)
+            case Rebound(peer, flow):
+                self._rebind(peer, flow, now)
             case _:
                 pass
         effects, self._effects = self._effects, []
@@ -121,6 +128,7 @@ class UserAgent:
     def forget_dialogs(self) -> None:
         """Forget every dialog without a word: the sockets are gone."""
         self._dialogs = Dialogs()
+        self._stranded.clear()
 
     # Figures
 
@@ -365,7 +373,7 @@ class UserAgent:
             if request.method == "INVITE":
                 owner.invite_cseq = request.cseq[0]
         if request.method == "INVITE":
-            call = Call(ask.handle, flow, owner)
+            call = Call(ask.handle, flow, owner, peer=ask.peer)
             call.transaction = self._start(Kind.INVITE_CLIENT, request, flow, now, call)
             self._calls[ask.handle] = call
         else:
@@ -424,6 +432,8 @@ class UserAgent:
         elif isinstance(owner, Asked):
             self._asked.pop(owner.handle, None)
             self._effects.append(Failed(owner.handle, reason))
+        elif isinstance(owner, Bye) and reason == "transport" and owner.dialog.peer:
+            self._strand(owner.dialog, now)
         elif isinstance(owner, Bye):
             ended: _EndReason = "no_answer" if reason == "timeout" else "transport"
             self._close(owner.dialog, owner.reason or ended, told=owner.told)
@@ -462,6 +472,7 @@ class UserAgent:
         dialog = call.inside if first else None
         if dialog is None:
             dialog = Dialog.called(call.handle, call.transaction.request, response, call.flow)
+            dialog.peer = call.peer
         else:
             dialog.refresh(response)
         call.answered[tag] = dialog
@@ -496,6 +507,8 @@ class UserAgent:
         if dialog is not None:
             if not dialog.ending:
                 dialog.ending = True
+                if handle in self._stranded:
+                    return  # said once he is back
                 if handle not in self._accepts:  # RFC 3261 section 15: the callee waits for the ACK
                     self._bye(dialog, now)
             return
@@ -521,6 +534,7 @@ class UserAgent:
 
     def _close(self, dialog: Dialog, reason: _EndReason, *, told: bool = True) -> None:
         """Forget a dialog and what was under way for it."""
+        self._stranded.pop(dialog.handle, None)
         if self._dialogs.remove(dialog) and told:
             self._effects.append(Ended(dialog.handle, reason))
             accept = self._accepts.get(dialog.handle)
@@ -533,4 +547,32 @@ class UserAgent:
         for transaction in self._ledger.on(flow):
             self._ledger.step(transaction, Input.ERROR, now)
         for dialog in self._dialogs.on(flow):
+            self._strand(dialog, now)
+
+    # Dialogs whose flow is gone
+
+    def _strand(self, dialog: Dialog, now: float) -> None:
+        """Keep a dialog for a while: a peer who lost his connection soon comes by another."""
+        if not dialog.peer:
             self._close(dialog, "transport")
+        elif self._dialogs.get(dialog.handle) is dialog:
+            self._stranded.setdefault(dialog.handle, now + limits.SIP_STRANDED_SECONDS)
+
+    def _give_up(self, now: float) -> None:
+        for handle in [handle for handle, at in self._stranded.items() if at <= now]:
+            dialog = self._dialogs.get(handle)
+            if dialog is not None:
+                self._close(dialog, "transport")
+
+    def _rebind(self, peer: str, flow: Flow, now: float) -> None:
+        for call in self._calls.values():
+            if call.peer == peer:
+                call.flow = flow  # where its ACK goes
+        for dialog in self._dialogs.of(peer):
+            stranded = self._stranded.pop(dialog.handle, None) is not None
+            if not stranded and same_peer(dialog.flow, flow):
+                continue
+            self._dialogs.move(dialog, flow)
+            self._count("sip.dialog_moved", str(flow))
+            if dialog.ending:
+                self._bye(dialog, now)  # the one before went to where nobody is

@@ -1,7 +1,7 @@
 """What the UserAgent remembers of calls: our INVITEs under way, and the book of dialogs."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from gbgw.sip.dialog import Dialog, same_peer
 from gbgw.sip.flow import Flow
@@ -21,7 +21,7 @@ class Call:
     """An INVITE of ours, until its transaction is forgotten.
 
     inside: the dialog that a re-INVITE belongs to. wanted: nobody has ended it. provisional: a CANCEL may go out.
-    over: the user was told the outcome. answered: dialogs by To tag, of every 2xx that came.
+    over: the user was told the outcome. answered: dialogs by To tag, of every 2xx that came. peer: see Ask.
     """
 
     handle: int
@@ -33,6 +33,7 @@ class Call:
     cancelled: bool = False
     over: bool = False
     answered: dict[str, Dialog] = field(default_factory=dict)
+    peer: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -45,14 +46,15 @@ class Bye:
 
 
 class Dialogs:
-    """Dialogs by handle, by Call-ID and by connection."""
+    """Dialogs by handle, by Call-ID, by connection and by peer."""
 
-    __slots__ = ("_by_call_id", "_by_connection", "_by_handle")
+    __slots__ = ("_by_call_id", "_by_connection", "_by_handle", "_by_peer")
 
     def __init__(self) -> None:
         self._by_handle: dict[int, Dialog] = {}
         self._by_call_id: dict[str, list[Dialog]] = {}
         self._by_connection: dict[int, set[Dialog]] = {}
+        self._by_peer: dict[str, set[Dialog]] = {}
 
     def __len__(self) -> int:
         return len(self._by_handle)
@@ -64,11 +66,17 @@ class Dialogs:
         """Return the dialogs on a connection."""
         return list(self._by_connection.get(flow.connection, ()))
 
+    def of(self, peer: str) -> list[Dialog]:
+        """Return the dialogs of a peer."""
+        return list(self._by_peer.get(peer, ()))
+
     def add(self, dialog: Dialog) -> None:
         self._by_handle[dialog.handle] = dialog
         self._by_call_id.setdefault(dialog.call_id.lower(), []).append(dialog)
         if dialog.flow.connection:
             self._by_connection.setdefault(dialog.flow.connection, set()).add(dialog)
+        if dialog.peer:
+            self._by_peer.setdefault(dialog.peer, set()).add(dialog)
 
     def remove(self, dialog: Dialog) -> bool:
         """Forget a dialog; return whether it was known."""
@@ -80,12 +88,16 @@ class Dialogs:
         same.remove(dialog)
         if not same:
             del self._by_call_id[key]
-        if dialog.flow.connection:
-            group = self._by_connection[dialog.flow.connection]
-            group.discard(dialog)
-            if not group:
-                del self._by_connection[dialog.flow.connection]
+        _discard(self._by_connection, dialog.flow.connection, dialog)
+        _discard(self._by_peer, dialog.peer, dialog)
         return True
+
+    def move(self, dialog: Dialog, flow: Flow) -> None:
+        """Have a known dialog go on over another flow."""
+        _discard(self._by_connection, dialog.flow.connection, dialog)
+        dialog.flow = flow
+        if flow.connection:
+            self._by_connection.setdefault(flow.connection, set()).add(dialog)
 
     def find(self, request: Request, flow: Flow) -> tuple[Dialog | None, bool]:
         """Return the dialog of a peer's request, and whether the Call-ID is only known from other peers.
@@ -103,3 +115,11 @@ class Dialogs:
         if len(here) == 1:
             return here[0], False
         return None, not here
+
+
+def _discard(index: dict[Any, set[Dialog]], key: object, dialog: Dialog) -> None:
+    group = index.get(key)
+    if group is not None:
+        group.discard(dialog)
+        if not group:
+            del index[key]

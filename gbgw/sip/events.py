@@ -25,8 +25,18 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class FlowClosed:
-    """A TCP connection is gone; its transactions fail, its dialogs end with reason "transport"."""
+    """A TCP connection is gone; its transactions fail. Its dialogs end with reason "transport", those with a known peer
+    only when he is not Rebound within limits.SIP_STRANDED_SECONDS."""
 
+    flow: Flow
+
+
+@dataclass(frozen=True, slots=True)
+class Rebound:
+    """A peer, as Ask named him, is reached by another flow: his dialogs go on there, a BYE that he could not hear
+    included. The caller has made sure that it is he."""
+
+    peer: str
     flow: Flow
 
 
@@ -36,13 +46,14 @@ class Ask:
 
     For an INVITE the agent ACKs every final answer, keeps the dialog, and handles late or forked 2xx.
     With `dialog` the request goes inside that dialog (INFO, BYE is End): the agent sets Request-URI, route set, tags
-    and CSeq.
+    and CSeq. peer: whose dialog an INVITE opens, for Rebound.
     """
 
     handle: int
     request: Request
     flow: Flow
     dialog: int | None = None
+    peer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +78,7 @@ class Reply:
     response: Response
 
 
-Event = Received | FlowClosed | Ask | End | Reply
+Event = Received | FlowClosed | Rebound | Ask | End | Reply
 
 # Effects
 

@@ -167,6 +167,10 @@ class Camera:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close_media()
+        await self._close_socket()
+        await asyncio.sleep(0)
+
+    async def _close_socket(self) -> None:
         if self._udp is not None:
             self._udp.close()
         if self._reading is not None:
@@ -175,7 +179,19 @@ class Camera:
         if self._writer is not None:
             self._writer.close()
             await asyncio.gather(self._writer.wait_closed(), return_exceptions=True)
-        await asyncio.sleep(0)
+
+    @asynccontextmanager
+    async def moving(self) -> AsyncIterator[None]:
+        """Speak from another port or connection from now on; the one before is open until the end of the block."""
+        udp, reading, writer = self._udp, self._reading, self._writer
+        await self.__aenter__()
+        try:
+            yield
+        finally:
+            now = self._udp, self._reading, self._writer
+            self._udp, self._reading, self._writer = udp, reading, writer
+            await self._close_socket()
+            self._udp, self._reading, self._writer = now
 
     # Signalling, raw
 

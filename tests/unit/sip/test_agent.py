@@ -15,6 +15,7 @@ from gbgw.sip.agent import (
     FlowClosed,
     Incoming,
     Provisional,
+    Rebound,
     Reply,
     Send,
 )
@@ -521,6 +522,97 @@ def test_a_closed_connection_takes_everything_with_it() -> None:
     }  # fmt: skip
     assert bench.agent.figures() == {("client", "trying"): 1}  # the one on UDP
     assert bench.agent.dialogs == 0
+
+
+# A peer that moves
+
+MOVED = Flow("udp", UDP.local, ("10.0.0.5", 40_001))
+AGAIN = Flow("tcp", TCP.local, ("10.0.0.5", 40_002), 99)
+
+
+def watched(bench: Bench, flow: Flow) -> Request:
+    """Open a dialog with the peer DEVICE, handle 1; return our INVITE."""
+    sent = request_of(bench.push(Ask(1, invite(), flow, peer=DEVICE)), "INVITE")
+    assert only(bench.receive(answer(sent, 200), flow), Final).handle == 1
+    return sent
+
+
+def peer_bye(sent: Request) -> Request:
+    return from_peer("BYE", call_id=sent.call_id, from_tag="d1", to_tag=sent.from_.tag)
+
+
+def test_a_dialog_follows_its_peer_to_another_address() -> None:
+    bench = Bench()
+    watched(bench, UDP)
+    bench.push(Rebound("another", MOVED))
+    bench.push(Rebound(DEVICE, MOVED))
+    bye = only([effect for effect in bench.push(End(1)) if isinstance(effect, Send)], Send)
+    assert bye.flow == MOVED
+    made = bench.receive(answer(request_of([bye], "BYE"), 200), MOVED)
+    assert only(made, Ended).reason == "closed"
+    assert bench.agent.dialogs == 0
+
+
+def test_a_peers_bye_is_believed_from_where_he_is_now_alone() -> None:
+    for flow, believed in ((UDP, False), (MOVED, True)):
+        bench = Bench()
+        sent = watched(bench, UDP)
+        bench.push(Rebound(DEVICE, MOVED))
+        made = bench.receive(peer_bye(sent), flow)
+        assert bool([effect for effect in made if isinstance(effect, Ended)]) is believed
+
+
+def test_a_bye_that_nobody_heard_is_said_again_to_the_new_address() -> None:
+    bench = Bench()
+    watched(bench, UDP)
+    bench.push(End(1))
+    again = only([effect for effect in bench.push(Rebound(DEVICE, MOVED)) if isinstance(effect, Send)], Send)
+    assert again.flow == MOVED
+    made = bench.receive(answer(request_of([again], "BYE"), 200), MOVED)
+    assert only(made, Ended).handle == 1
+    assert bench.agent.dialogs == 0
+
+
+def test_a_dialog_outlives_its_connection_for_a_while() -> None:
+    bench = Bench()
+    watched(bench, TCP)
+    assert not [effect for effect in bench.push(FlowClosed(TCP)) if isinstance(effect, Ended)]
+    assert bench.agent.dialogs == 1
+    bench.push(Rebound(DEVICE, AGAIN))
+    assert only([effect for effect in bench.push(End(1)) if isinstance(effect, Send)], Send).flow == AGAIN
+
+
+def test_a_bye_waits_for_a_peer_without_connection() -> None:
+    bench = Bench()
+    watched(bench, TCP)
+    bench.push(FlowClosed(TCP))
+    assert bench.push(End(1)) == []
+    bye = only([effect for effect in bench.push(Rebound(DEVICE, AGAIN)) if isinstance(effect, Send)], Send)
+    assert bye.flow == AGAIN
+    assert request_of([bye], "BYE").method == "BYE"
+
+
+def test_a_bye_on_its_way_when_the_connection_breaks_is_said_again() -> None:
+    bench = Bench()
+    watched(bench, TCP)
+    bench.push(End(1))
+    bench.push(FlowClosed(TCP))
+    bye = only([effect for effect in bench.push(Rebound(DEVICE, AGAIN)) if isinstance(effect, Send)], Send)
+    assert bye.flow == AGAIN
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_peer_that_never_comes_back_is_given_up(ended: bool) -> None:
+    bench = Bench()
+    watched(bench, TCP)
+    bench.push(FlowClosed(TCP))
+    if ended:
+        bench.push(End(1))
+    assert not [effect for effect in bench.run(limits.SIP_STRANDED_SECONDS - 0.1) if isinstance(effect, Ended)]
+    assert bench.agent.deadline == pytest.approx(bench.now + 0.1)
+    assert only(bench.run(0.2), Ended).reason == "transport"
+    assert bench.agent.dialogs == 0
+    assert bench.agent.deadline is None or bench.agent.deadline > bench.now
 
 
 def test_provisional_answers_are_told() -> None:
