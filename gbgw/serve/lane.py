@@ -18,6 +18,7 @@ from gbgw.serve.outlet import CATCH_UP_BYTES_PER_SECOND, Cut, CutQueue, Waiting
 from gbgw.serve.viewers import Viewer
 
 REPORT_SECONDS: Final = 1.0  # between two sender reports, and half as much by chance
+ROUNDING_SECONDS: Final = 1e-6  # (now + x) - now is a little more or less than x, by the size of now
 BUSY_SECONDS: Final = 0.005  # until a full socket is tried again
 LIVE_BYTES_PER_SECOND: Final = limits.WEBRTC_BURST_PACKETS * limits.RTP_PAYLOAD_BYTES / limits.WEBRTC_BURST_SECONDS
 EPOCH_1900: Final = 2_208_988_800  # seconds from the epoch of NTP to that of Unix
@@ -125,7 +126,7 @@ class NativeLane:
         now = self._loop.time()
         send_time = int(time.time() * (1 << 18)) & 0xFFFFFF  # seconds in 6.18 bits
         while self._under_way is not None or self._queue:
-            if self._ready_at - now >= limits.WEBRTC_BURST_SECONDS:
+            if self._ready_at - now > limits.WEBRTC_BURST_SECONDS - ROUNDING_SECONDS:
                 self._again(self._ready_at - now)
                 return
             if self._under_way is None:

@@ -138,7 +138,13 @@ class UserAgent:
 
     @property
     def dialogs(self) -> int:
-        return len(self._dialogs)
+        """Dialogs that somebody uses."""
+        return len(self._dialogs) - self.farewells
+
+    @property
+    def farewells(self) -> int:
+        """Dialogs that are over for their users, and whose peer has yet to hear the BYE."""
+        return sum(dialog.told for handle in self._stranded if (dialog := self._dialogs.get(handle)) is not None)
 
     def figures(self) -> dict[tuple[str, str], int]:
         """Return the number of live transactions by (kind, state)."""
@@ -508,7 +514,8 @@ class UserAgent:
             if not dialog.ending:
                 dialog.ending = True
                 if handle in self._stranded:
-                    return  # said once he is back
+                    self._tell_end(dialog, "transport")  # BYE is said once he is back, and nobody waits for that
+                    return
                 if handle not in self._accepts:  # RFC 3261 section 15: the callee waits for the ACK
                     self._bye(dialog, now)
             return
@@ -536,10 +543,15 @@ class UserAgent:
         """Forget a dialog and what was under way for it."""
         self._stranded.pop(dialog.handle, None)
         if self._dialogs.remove(dialog) and told:
-            self._effects.append(Ended(dialog.handle, reason))
+            self._tell_end(dialog, reason)
             accept = self._accepts.get(dialog.handle)
             if accept is not None:
                 self._ledger.drop(accept)
+
+    def _tell_end(self, dialog: Dialog, reason: _EndReason) -> None:
+        if not dialog.told:
+            dialog.told = True
+            self._effects.append(Ended(dialog.handle, reason))
 
     def _on_closed(self, flow: Flow, now: float) -> None:
         if not flow.connection:
@@ -557,6 +569,8 @@ class UserAgent:
             self._close(dialog, "transport")
         elif self._dialogs.get(dialog.handle) is dialog:
             self._stranded.setdefault(dialog.handle, now + limits.SIP_STRANDED_SECONDS)
+            if dialog.ending:
+                self._tell_end(dialog, "transport")
 
     def _give_up(self, now: float) -> None:
         for handle in [handle for handle, at in self._stranded.items() if at <= now]:

@@ -15,7 +15,7 @@ class Dialog:
     local_cseq: of our last request. remote_cseq: of the peer's last one, None before the first.
     target: Request-URI of our requests; where they go is `flow`, whatever the URI says.
     invite_cseq: number of our INVITE (0 when the peer sent it). ack: bytes of our ACK, to repeat with a repeated 2xx.
-    peer: whose it is, as the caller named him; "" unknown.
+    peer: whose it is, as the caller named him; "" unknown. told: its user has heard of its end.
     """
 
     handle: int
@@ -33,6 +33,7 @@ class Dialog:
     ack: bytes = b""
     ending: bool = False
     peer: str = ""
+    told: bool = False
 
     @classmethod
     def called(cls, handle: int, request: Request, response: Response, flow: Flow) -> "Dialog":

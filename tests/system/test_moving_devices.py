@@ -86,7 +86,7 @@ async def test_a_camera_that_lost_its_connection_hears_the_bye_when_it_is_back(g
         await again_with_bye(camera)
         assert sender.index > 0
         await watch.close()
-        await fact(lambda: gateway._sip.agent.dialogs == 0, "the dialog is over")
+        await fact(lambda: gateway._sip.agent.farewells == 0, "the dialog is over")
 
 
 async def again_with_bye(camera: Camera) -> None:

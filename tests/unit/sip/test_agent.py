@@ -586,17 +586,19 @@ def test_a_bye_waits_for_a_peer_without_connection() -> None:
     bench = Bench()
     watched(bench, TCP)
     bench.push(FlowClosed(TCP))
-    assert bench.push(End(1)) == []
+    assert bench.push(End(1)) == [Ended(1, "transport")], "who ends it does not wait for that"
+    assert (bench.agent.dialogs, bench.agent.farewells) == (0, 1)
     bye = only([effect for effect in bench.push(Rebound(DEVICE, AGAIN)) if isinstance(effect, Send)], Send)
     assert bye.flow == AGAIN
-    assert request_of([bye], "BYE").method == "BYE"
+    assert bench.receive(answer(request_of([bye], "BYE"), 200), AGAIN) == []
+    assert (bench.agent.dialogs, bench.agent.farewells) == (0, 0)
 
 
 def test_a_bye_on_its_way_when_the_connection_breaks_is_said_again() -> None:
     bench = Bench()
     watched(bench, TCP)
     bench.push(End(1))
-    bench.push(FlowClosed(TCP))
+    assert only(bench.push(FlowClosed(TCP)), Ended).reason == "transport"
     bye = only([effect for effect in bench.push(Rebound(DEVICE, AGAIN)) if isinstance(effect, Send)], Send)
     assert bye.flow == AGAIN
 
@@ -606,12 +608,11 @@ def test_a_peer_that_never_comes_back_is_given_up(ended: bool) -> None:
     bench = Bench()
     watched(bench, TCP)
     bench.push(FlowClosed(TCP))
-    if ended:
-        bench.push(End(1))
+    told = bench.push(End(1)) if ended else []
     assert not [effect for effect in bench.run(limits.SIP_STRANDED_SECONDS - 0.1) if isinstance(effect, Ended)]
     assert bench.agent.deadline == pytest.approx(bench.now + 0.1)
-    assert only(bench.run(0.2), Ended).reason == "transport"
-    assert bench.agent.dialogs == 0
+    assert only([*told, *bench.run(0.2)], Ended).reason == "transport"
+    assert (bench.agent.dialogs, bench.agent.farewells) == (0, 0)
     assert bench.agent.deadline is None or bench.agent.deadline > bench.now
 
 
