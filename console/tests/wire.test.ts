@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { baseOf, rebase, withQuery } from "../src/api/base";
 import { allows, errorOf } from "../src/api/client";
 import { SseParser } from "../src/api/events";
-import { iceServersOf, sessionUrl } from "../src/player/whep";
+import { iceServersOf, lossesOf, sessionUrl } from "../src/player/whep";
 
 describe("addresses", () => {
   it("finds the folder of the page", () => {
@@ -41,6 +41,12 @@ describe("WHEP", () => {
       { urls: "turn:t.example?transport=udp", username: "u,1", credential: 'p"w;' },
     ]);
     expect(iceServersOf(null)).toEqual([]);
+  });
+  it("reads what a browser counts, and takes what it does not count for nothing", () => {
+    const report = { packetsLost: 7, nackCount: 5, retransmittedPacketsReceived: 6, pliCount: 1, firCount: 1, freezeCount: 2, totalFreezesDuration: 0.5 };
+    const found = { packetsLost: 7, nacks: 5, repaired: 6, plis: 2, freezes: 2, freezeSeconds: 0.5 };
+    expect(lossesOf(report)).toEqual(found);
+    expect(lossesOf({ packetsLost: -2 })).toEqual({ packetsLost: 0, nacks: 0, repaired: 0, plis: 0, freezes: 0, freezeSeconds: 0 });
   });
 });
 

@@ -163,6 +163,7 @@ WEBRTC_CATCH_UP_PICTURES: Final = 300  # of it: twelve seconds, which a browser 
 WEBRTC_HISTORY: Final = 1_024  # packets kept for NACK, power of two: 200 ms of a catch-up burst, 2 s of 4 Mbit/s
 WEBRTC_REPAIRS: Final = 256  # retransmissions allowed at once: a burst of loss of 300 kB
 WEBRTC_REPAIR_SHARE: Final = 0.25  # of what was sent, in the long run; beyond that a key frame is the better repair
+WEBRTC_NACK_NUMBERS: Final = 1_024  # read of one RTCP datagram: as many as are remembered; 1500 bytes can name 6,000
 WEBRTC_BURST_PACKETS: Final = 32  # to one viewer in one go: 3 ms of the loop by aiortc's sender, 0.1 by ours
 WEBRTC_BURST_SECONDS: Final = 0.002  # between two bursts: 150 Mbit/s, a key frame of 500 kB in 26 ms
 RTP_PAYLOAD_BYTES: Final = 1_200  # fits 1280 (IPv6 minimum) with RTP, SRTP, UDP and IP around it

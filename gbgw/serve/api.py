@@ -89,6 +89,12 @@ class ViewerOut:
     dropped: int
     skips: int
     queue_bytes: int
+    # of WebRTC, as serve.viewers has them
+    lost: int
+    nacks: int
+    resent: int
+    plis: int
+    round_trip_ms: float | None
 
 
 @dataclass(frozen=True)
@@ -639,6 +645,11 @@ def _viewer_out(viewer: Viewer) -> ViewerOut:
         viewer.dropped,
         viewer.skips,
         viewer.queue(),
+        viewer.lost,
+        viewer.nacks,
+        viewer.resent,
+        viewer.plis,
+        None if viewer.round_trip is None else round(viewer.round_trip * 1_000, 1),
     )
 
 

@@ -14,6 +14,8 @@ from typing import Final, NamedTuple
 from gbgw._webrtc import Sender
 from gbgw.base import limits
 from gbgw.base.tally import Tally
+from gbgw.base.ticks import NTP_EPOCH
+from gbgw.serve.feedback import Missed, ReceptionReport
 from gbgw.serve.outlet import CATCH_UP_BYTES_PER_SECOND, Cut, CutQueue, Waiting
 from gbgw.serve.viewers import Viewer
 
@@ -21,7 +23,7 @@ REPORT_SECONDS: Final = 1.0  # between two sender reports, and half as much by c
 ROUNDING_SECONDS: Final = 1e-6  # (now + x) - now is a little more or less than x, by the size of now
 BUSY_SECONDS: Final = 0.005  # until a full socket is tried again
 LIVE_BYTES_PER_SECOND: Final = limits.WEBRTC_BURST_PACKETS * limits.RTP_PAYLOAD_BYTES / limits.WEBRTC_BURST_SECONDS
-EPOCH_1900: Final = 2_208_988_800  # seconds from the epoch of NTP to that of Unix
+REMEMBERED_REPORTS: Final = 4  # sender reports that a viewer may answer late
 _REPORT: Final = struct.Struct(">BBHIQIII")  # RFC 3550 section 6.4.1
 SR: Final = 200
 SDES: Final = 202
@@ -73,6 +75,8 @@ class NativeLane:
         self._report_timer: asyncio.TimerHandle | None = None
         self._last_at = 0.0  # wall clock of the last unit, for reports
         self._repairs = float(limits.WEBRTC_REPAIRS)  # retransmissions that are still allowed
+        self._lost = 0  # of the viewer's last report
+        self._reported: dict[int, float] = {}  # sender reports, by what a viewer quotes of them -> loop time
 
     @property
     def queued_bytes(self) -> int:
@@ -177,6 +181,26 @@ class NativeLane:
 
     # What the viewer tells
 
+    def on_missed(self, missed: Missed) -> None:
+        self._viewer.nacks += len(missed.numbers)
+        self._tally.add("webrtc.nacked", len(missed.numbers))
+        self.resend(missed.numbers)
+
+    def on_report(self, report: ReceptionReport) -> None:
+        """How the stream arrives there. Losses are those before retransmission, where it has a stream of its own."""
+        fresh = max(0, min(report.lost, self.sent) - self._lost)
+        self._lost += fresh
+        self._viewer.lost += fresh
+        self._tally.add("webrtc.lost", fresh)
+        sent_at = self._reported.get(report.last_report)
+        if sent_at is not None:
+            self._viewer.round_trip = max(0.0, self._loop.time() - sent_at - report.delay / 65_536)
+
+    @property
+    def sent(self) -> int:
+        """Packets that have left, retransmissions on the same stream included."""
+        return self._way.sender.packets if self._way is not None else 0
+
     def resend(self, numbers: Iterable[int]) -> None:
         """Generic NACK (RFC 4585 section 6.2.1): send these sequence numbers again, as far as they are remembered, and
         no more than a share of what was sent, so that no viewer draws a multiple of the stream."""
@@ -185,7 +209,7 @@ class NativeLane:
             return
         send_time = int(time.time() * (1 << 18)) & 0xFFFFFF
         for wanted in numbers:
-            number = wanted & 0xFFFF  # aiortc counts on past the end
+            number = wanted & 0xFFFF
             if self._repairs < 1:
                 self._tally.add("webrtc.repairs_exhausted")
                 return
@@ -212,12 +236,15 @@ class NativeLane:
             return
         self._plan_report()
         if way.sender.packets:
-            way.send_rtcp(report(way.sender, self._last_at, way.cname))
+            ntp = int((self._last_at + NTP_EPOCH) * (1 << 32)) & 0xFFFFFFFFFFFFFFFF
+            way.send_rtcp(report(way.sender, ntp, way.cname))
+            if len(self._reported) >= REMEMBERED_REPORTS:
+                del self._reported[next(iter(self._reported))]
+            self._reported[ntp >> 16 & 0xFFFFFFFF] = self._loop.time()
 
 
-def report(sender: Sender, at: float, cname: str) -> bytes:
-    """Sender report and source description of a sender; `at`: wall clock of its last time stamp."""
-    ntp = int((at + EPOCH_1900) * (1 << 32)) & 0xFFFFFFFFFFFFFFFF
+def report(sender: Sender, ntp: int, cname: str) -> bytes:
+    """Sender report and source description of a sender; `ntp`: 64-bit NTP time of its last time stamp."""
     head = _REPORT.pack(
         0x80, SR, 6, sender.ssrc, ntp, sender.timestamp, sender.packets & 0xFFFFFFFF, sender.octets & 0xFFFFFFFF
     )

@@ -30,7 +30,12 @@ class Viewer:
     bytes: int = 0
     dropped: int = 0  # chunks not sent because it was slow
     skips: int = 0  # times it was made to skip to a key frame
-    resent: int = 0  # packets sent once more since it missed them (WebRTC)
+    # Of WebRTC, what the viewer's RTCP tells:
+    lost: int = 0  # packets that did not arrive, before any repair
+    nacks: int = 0  # packets it asked for again
+    resent: int = 0  # packets sent once more
+    plis: int = 0  # pictures it could not decode, for want of which it asked for a key frame (PLI, FIR)
+    round_trip: float | None = None  # seconds to it and back; None until it has answered a sender report
     queue: Callable[[], int] = field(default=_no_queue, repr=False)
 
 

@@ -36,7 +36,6 @@ from aiortc import (
 from aiortc.exceptions import InvalidStateError, OperationError
 from aiortc.mediastreams import MediaStreamError
 from aiortc.rtcrtpparameters import RTCRtcpFeedback, RTCRtpCodecParameters
-from aiortc.rtp import RTCP_PSFB_FIR, RTCP_PSFB_PLI, RTCP_RTPFB_NACK, RtcpPsfbPacket, RtcpRtpfbPacket
 from aiortc.sdp import candidate_from_sdp
 
 from gbgw import _webrtc
@@ -51,8 +50,9 @@ from gbgw.base.ticks import HZ
 from gbgw.media.hub import Stream
 from gbgw.media.track import Track
 from gbgw.observe import log
+from gbgw.serve import feedback, payloads
 from gbgw.serve import offer as sdp
-from gbgw.serve import payloads
+from gbgw.serve.feedback import Damaged, Missed, PictureLost, ReceptionReport
 from gbgw.serve.lane import Destination, NativeLane, Way
 from gbgw.serve.offer import MID_EXTENSION, SEND_TIME_EXTENSION, Law
 from gbgw.serve.outlet import CATCH_UP_BYTES_PER_SECOND, SOUND_HZ, Cut, CutQueue, Outlet
@@ -63,6 +63,11 @@ from gbgw.serve.whep import WhepRequest
 CONNECT_SECONDS: Final = 15.0  # for ICE and DTLS together
 CLOSE_SECONDS: Final = 2.0
 PINNED: Final = "aiortc 1.16 and aioice 0.13"
+_LOSSES: Final = (  # figure, event, what it is
+    ("packets_lost", "webrtc.lost", "Packets that did not reach viewers, before repair."),
+    ("packets_nacked", "webrtc.nacked", "Packets that viewers asked for again."),
+    ("packets_resent", "webrtc.resent", "Packets sent again."),
+)
 
 
 def _internal(owner: object, name: str) -> Any:
@@ -124,10 +129,20 @@ class WebRtc:
         return len(self._sessions)
 
     def samples(self) -> Iterable[Sample]:
-        """Figures of /metrics; picture losses are among its events, `webrtc.pli`."""
+        """Figures of /metrics."""
         connected = sum(1 for session in self._sessions.values() if session.is_connected)
         yield Sample("webrtc_sessions", connected, labels={"state": "connected"}, help="WebRTC sessions.")
         yield Sample("webrtc_sessions", len(self._sessions) - connected, labels={"state": "connecting"})
+        for name, event, text in _LOSSES:
+            yield Sample(f"webrtc_{name}", self.tally[event], kind="counter", help=text)
+        for by in ("pli", "fir"):
+            yield Sample(
+                "webrtc_pictures_lost",
+                self.tally[f"webrtc.{by}"],
+                kind="counter",
+                labels={"by": by},
+                help="Key frames that viewers asked for.",
+            )
 
     def ice_servers(self) -> tuple[str, ...]:
         return self._config.ice_servers
@@ -387,6 +402,7 @@ class _Session:
         self._strays: set[asyncio.Task[Any]] = set()  # tasks of aiortc that nobody else holds
         self._hold("_RTCPeerConnection__connect")
         self._outlet: Outlet | None = None
+        self._lanes: dict[int, NativeLane] = {}  # by SSRC
 
     def _hold(self, name: str) -> None:
         """internal: aiortc starts this method as a task and forgets it; keep the task, and learn how it ended."""
@@ -442,13 +458,16 @@ class _Session:
             lane = lanes[one.line.kind]
             if isinstance(lane, NativeLane):
                 assert self._owner.native is not None
-                _NativeSender(self._owner.native, transceiver.sender, one, lane, self._on_picture_lost)
+                sender = _NativeSender(self._owner.native, transceiver.sender, one, lane)
+                self._lanes[sender.ssrc] = lane
+                # internal: ours reads what aiortc leaves out, such as a FIR (RFC 5104 section 4.3.1.2)
+                _replace(transceiver.sender.transport, "_handle_rtcp_data", self._on_rtcp)
                 continue
-            sender = transceiver.sender
-            sender.replaceTrack(lane)
+            stock = transceiver.sender
+            stock.replaceTrack(lane)
             # internal: the units are cut already; and the sender would ask its encoder for a key frame
-            _replace(sender, "_RTCRtpSender__encoder", _Ready())
-            _replace(sender, "_send_keyframe", self._on_picture_lost)
+            _replace(stock, "_RTCRtpSender__encoder", _Ready())
+            _replace(stock, "_send_keyframe", self._on_picture_lost)
         return Outlet(
             self._viewing,
             self._request.viewer,
@@ -480,9 +499,29 @@ class _Session:
             if self._owner.native is None:
                 _replace(transport, "_send", _Paced(_internal(transport, "_send")))
 
-    def _on_picture_lost(self) -> None:
-        """PLI or FIR from the viewer."""
-        self._tally.add("webrtc.pli")
+    async def _on_rtcp(self, packet: bytes) -> None:
+        """In the place of RTCDtlsTransport._handle_rtcp_data: a compound packet, decrypted."""
+        self.on_rtcp(packet)
+
+    def on_rtcp(self, packet: bytes) -> None:
+        try:
+            for told in feedback.read(packet):
+                lane = self._lanes.get(told.ssrc)
+                if lane is None:  # a stream of retransmissions, or none of ours
+                    continue
+                if isinstance(told, Missed):
+                    lane.on_missed(told)
+                elif isinstance(told, ReceptionReport):
+                    lane.on_report(told)
+                elif self._outlet is not None and lane is self._outlet.video:
+                    self._on_picture_lost(told)
+        except Damaged:
+            self._tally.add("webrtc.rtcp_malformed")
+
+    def _on_picture_lost(self, told: PictureLost | None = None) -> None:
+        """The camera's owner asks it at most once in a while, for all viewers together."""
+        self._request.viewer.plis += 1
+        self._tally.add("webrtc.fir" if told is not None and told.by == "fir" else "webrtc.pli")
         self._viewing.request_keyframe()
 
     def _on_state(self) -> None:
@@ -617,7 +656,7 @@ class _Native:
 
 
 class _NativeSender:
-    """Puts a NativeLane in the place of one RTCRtpSender's own tasks, and takes the viewer's reports for it."""
+    """Puts a NativeLane in the place of one RTCRtpSender's own tasks."""
 
     def __init__(
         self,
@@ -625,14 +664,12 @@ class _NativeSender:
         sender: rtcrtpsender.RTCRtpSender,
         served: sdp.Served,
         lane: NativeLane,
-        on_picture_lost: Callable[[], None],
     ) -> None:
         self._native = native
         self._sender = sender
         self._served = served
         self._lane = lane
-        self._on_picture_lost = on_picture_lost
-        self._ssrc: int = _internal(sender, "_ssrc")  # asked for by aiortc's router of RTCP
+        self.ssrc: int = _internal(sender, "_ssrc")
         self._rtx_ssrc: int = _internal(sender, "_rtx_ssrc")
         self._destination: Destination | None = None
         self._pair: object = None
@@ -643,7 +680,6 @@ class _NativeSender:
     async def _start(self, parameters: Any) -> None:
         """In the place of RTCRtpSender.send: DTLS is through, the keys are there."""
         dtls = self._sender.transport
-        _internal(dtls, "_register_rtp_sender")(self, parameters)
         srtp = _internal(dtls, "_tx_srtp")
         extension, send_time_at = _extension(self._served.line)
         shared = {
@@ -657,7 +693,7 @@ class _NativeSender:
         repair = self._served.format.repair
         self._lane.start(
             Way(
-                self._made(self._ssrc, number, **shared),
+                self._made(self.ssrc, number, **shared),
                 None if repair is None else self._made(self._rtx_ssrc, repair, **shared),
                 self._current,
                 lambda packet: self._send(srtp.protect_rtcp(packet)),
@@ -678,7 +714,6 @@ class _NativeSender:
     async def _stop(self) -> None:
         """In the place of RTCRtpSender.stop."""
         self._lane.stop()
-        _internal(_internal(self._sender.transport, "_rtp_router"), "unregister_sender")(self)
 
     def _current(self) -> Destination | None:
         """Where ICE sends now."""
@@ -697,13 +732,6 @@ class _NativeSender:
     def _send(self, data: bytes) -> None:
         if self._current() is not None and self._transport is not None:
             self._transport.sendto(data, self._pair.remote_addr)  # type: ignore[attr-defined]
-
-    async def _handle_rtcp_packet(self, packet: object) -> None:
-        """internal: called by aiortc's router for what concerns our SSRC."""
-        if isinstance(packet, RtcpRtpfbPacket) and packet.fmt == RTCP_RTPFB_NACK:
-            self._lane.resend(packet.lost)
-        elif isinstance(packet, RtcpPsfbPacket) and packet.fmt in (RTCP_PSFB_PLI, RTCP_PSFB_FIR):
-            self._on_picture_lost()
 
 
 def _sockaddr(family: int, address: tuple[str, int]) -> bytes:

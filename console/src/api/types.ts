@@ -102,6 +102,11 @@ export interface Viewer {
   dropped: number;
   skips: number;
   queue_bytes: number;
+  lost: number;
+  nacks: number;
+  resent: number;
+  plis: number;
+  round_trip_ms: number | null;
 }
 
 export interface Token {

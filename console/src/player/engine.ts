@@ -1,3 +1,13 @@
+/** What a lossy way has cost so far, as the browser counts it. */
+export interface Losses {
+  packetsLost: number; // RTP packets of the picture that did not come the first time
+  nacks: number; // messages that asked for packets again
+  repaired: number; // packets that came when asked for
+  plis: number; // key frames asked for
+  freezes: number;
+  freezeSeconds: number;
+}
+
 /** Something that fills a <video> from one URL. Made, started once, stopped once. */
 export interface Engine {
   /** Resolves when the answer is there and media may come; the picture itself is seen on the <video>. */
@@ -11,6 +21,8 @@ export interface Engine {
   readonly chases: boolean;
   /** Seconds waiting in the player, where <video>.buffered does not tell. */
   bufferSeconds?(): number | null;
+  /** Null where there is nothing to lose, or nothing known. */
+  losses?(): Losses | null;
   /** Called on every tick of the figures. */
   sample?(): Promise<void>;
 }

@@ -4,7 +4,7 @@ import type { PlayToken, Track } from "../api/types";
 import { Store, settings } from "../store";
 import { againAfter } from "./again";
 import { type Attempt, type Choice, CHOICES, type Note, type Protocol, askBrowser, maybeOtherwise, plan } from "./choose";
-import type { Engine, EngineContext } from "./engine";
+import type { Engine, EngineContext, Losses } from "./engine";
 import { FlvEngine } from "./flv";
 import { HlsEngine } from "./hls";
 import { RateMeter, chase } from "./meter";
@@ -18,6 +18,8 @@ export interface Figures {
   height: number;
   fps: number | null;
   dropped: number | null;
+  losses: Losses | null; // of WebRTC, as the browser counts them
+  roundTripMs: number | null; // of WebRTC, as the gateway measures it
 }
 
 export interface PlayerState {
@@ -40,6 +42,7 @@ export interface PlayerState {
 
 const NO_FIGURES: Figures = {
   bufferSeconds: null, queueBytes: null, bitrate: null, width: 0, height: 0, fps: null, dropped: null,
+  losses: null, roundTripMs: null,
 };
 const TICK_MS = 500;
 const PICTURE_MS = 12_000; // from the gateway's answer to the first picture: a long GOP and a slow transcode
@@ -186,6 +189,7 @@ class Run {
   private lastMoved = 0;
   private polling = false;
   private queueBytes: number | null = null;
+  private roundTripMs: number | null = null;
   private pictured = 0; // when the first picture came
   private replaced = false;
 
@@ -385,6 +389,8 @@ class Run {
         height: video.videoHeight,
         fps: this.frames.perSecond,
         dropped: quality?.droppedVideoFrames ?? null,
+        losses: engine.losses?.() ?? null,
+        roundTripMs: this.roundTripMs,
       },
     });
     void this.pollQueue(engine);
@@ -396,8 +402,9 @@ class Run {
     try {
       const row = await this.api.viewer(this.key, engine.viewer, this.abort.signal);
       this.queueBytes = row.queue_bytes;
+      this.roundTripMs = row.round_trip_ms;
     } catch (error) {
-      this.queueBytes = null; // shown as unknown
+      this.queueBytes = this.roundTripMs = null; // shown as unknown
       // Our row is gone, so the gateway has ended this: WebRTC alone would notice it only after many seconds.
       if (toApiError(error).code === "unknown_viewer" && this.state.get().protocol !== "hls") {
         this.giveUp(new ApiError(0, "player_connection", "The gateway ended the stream."));

@@ -1,6 +1,19 @@
 import { ApiError, errorOf, toApiError, isAbort } from "../api/client";
 import { rebase } from "../api/base";
-import type { Engine, EngineContext } from "./engine";
+import type { Engine, EngineContext, Losses } from "./engine";
+
+/** The losses of the picture in an inbound-rtp report; what a browser does not count is 0. */
+export function lossesOf(report: Readonly<Record<string, unknown>>): Losses {
+  const count = (name: string): number => (typeof report[name] === "number" ? report[name] : 0);
+  return {
+    packetsLost: Math.max(0, count("packetsLost")), // negative where packets came twice
+    nacks: count("nackCount"),
+    repaired: count("retransmittedPacketsReceived"),
+    plis: count("pliCount") + count("firCount"),
+    freezes: count("freezeCount"),
+    freezeSeconds: count("totalFreezesDuration"),
+  };
+}
 
 /** ICE servers of Link headers: `<stun:host:port>; rel="ice-server"; username="u"; credential="c"`. */
 export function iceServersOf(link: string | null): RTCIceServer[] {
@@ -42,6 +55,7 @@ export class WhepEngine implements Engine {
   private stopped = false;
   private jitter: { delay: number; emitted: number } | null = null;
   private buffered: number | null = null;
+  private lossy: Losses | null = null;
 
   constructor(
     private readonly context: EngineContext,
@@ -101,6 +115,10 @@ export class WhepEngine implements Engine {
     return this.buffered;
   }
 
+  losses(): Losses | null {
+    return this.lossy;
+  }
+
   async sample(): Promise<void> {
     if (!this.peer || this.stopped) return;
     let bytes = 0;
@@ -108,6 +126,7 @@ export class WhepEngine implements Engine {
       if (report.type !== "inbound-rtp") continue;
       bytes += (report.bytesReceived as number) + ((report.headerBytesReceived as number | undefined) ?? 0);
       if (report.kind !== "video") continue;
+      this.lossy = lossesOf(report as Record<string, unknown>);
       const delay = (report.jitterBufferDelay as number | undefined) ?? 0;
       const emitted = (report.jitterBufferEmittedCount as number | undefined) ?? 0;
       const before = this.jitter;

@@ -282,6 +282,27 @@ function Statistics({ state }: { state: PlayerState }): JSX.Element {
       text: figures.dropped === null ? "–" : String(figures.dropped),
     },
   ];
+  const { losses } = figures;
+  if (losses) {
+    rows.push(
+      {
+        id: "stat-lost", label: "stat.lost", help: "stat.lostHelp", value: losses.packetsLost,
+        text: `${losses.packetsLost}, ${losses.repaired}`,
+      },
+      {
+        id: "stat-asked", label: "stat.asked", help: "stat.askedHelp", value: losses.nacks,
+        text: `${losses.nacks}, ${losses.plis}`,
+      },
+      {
+        id: "stat-freezes", label: "stat.freezes", value: losses.freezes,
+        text: losses.freezes ? `${losses.freezes} (${losses.freezeSeconds.toFixed(1)} s)` : "0",
+      },
+      {
+        id: "stat-round-trip", label: "stat.roundTrip", value: figures.roundTripMs,
+        text: figures.roundTripMs === null ? "–" : `${figures.roundTripMs.toFixed(0)} ms`,
+      },
+    );
+  }
   return (
     <dl class="stats">
       {rows.map(({ id, label, help, value, text }) => (

@@ -1,6 +1,7 @@
 """The native lane: pace, retransmissions, reports, and its end. What it sends is read by tests.support.srtp."""
 
 import asyncio
+import struct
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -12,6 +13,7 @@ from gbgw._webrtc import Payloads
 from gbgw.base import limits
 from gbgw.base.tally import Tally
 from gbgw.serve import lane as module
+from gbgw.serve.feedback import Missed, ReceptionReport
 from gbgw.serve.lane import Destination, NativeLane, Way
 from gbgw.serve.outlet import Cut
 from gbgw.serve.viewers import Viewer, Viewers
@@ -180,11 +182,40 @@ async def test_sender_reports_relate_time_stamps_to_the_clock(it: Bench, monkeyp
     assert source.chunks[0].items == [(1, b"a name")]
 
 
+async def test_what_the_viewer_reports_is_counted_once(it: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "REPORT_SECONDS", 0.01)
+    it.lane.start(it.way())
+    for _ in range(20):
+        it.put(10, at=1_700_000_000.5)
+    await until(lambda: bool(it.rtcp))
+    middle = struct.unpack(">I", it.rtcp[0][10:14])[0]
+
+    def tell(lost: int, last_report: int = 0, delay: int = 0) -> None:
+        it.lane.on_report(ReceptionReport(0xC0FFEE, 0.0, lost, 0, last_report, delay))
+
+    for lost in (0, 3, 3, 2, 5, -7, 5):  # duplicates make it fall
+        tell(lost)
+    assert it.viewer.lost == it.tally["webrtc.lost"] == 5
+    tell(1 << 22)  # no viewer loses more than there was
+    assert it.viewer.lost == 20
+    assert it.viewer.round_trip is None
+    tell(20, last_report=middle ^ 1)
+    assert it.viewer.round_trip is None
+    tell(20, last_report=middle, delay=1)
+    assert it.viewer.round_trip is not None
+    assert 0 <= it.viewer.round_trip < 5
+    tell(20, last_report=middle, delay=1 << 31)
+    assert it.viewer.round_trip == 0
+    it.lane.on_missed(Missed(0xC0FFEE, (65_530, 65_531)))
+    assert it.viewer.nacks == it.tally["webrtc.nacked"] == 2
+    assert it.viewer.resent == 2
+
+
 @pytest.mark.parametrize("length", range(1, 9))
 def test_every_length_of_name_is_padded(length: int) -> None:
     with SrtpViewer() as there:
         name = "n" * length
-        _, source = RtcpPacket.parse(module.report(there.sender, 0.0, name))
+        _, source = RtcpPacket.parse(module.report(there.sender, 0, name))
         assert isinstance(source, RtcpSdesPacket)
         assert source.chunks[0].items == [(1, name.encode())]
 
