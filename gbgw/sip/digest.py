@@ -317,9 +317,10 @@ def _bytes(text: str) -> bytes:
 
 
 def _parts(text: str) -> dict[str, str]:
-    scheme, _, rest = text.strip().partition(" ")
-    if scheme.lower() != "digest":
+    words = text.split(None, 1)
+    if len(words) != 2 or words[0].lower() != "digest":
         raise AuthError("Only the Digest scheme is used here.")
+    rest = words[1]
     parts: dict[str, str] = {}
     for piece in cut(rest, ","):
         name, mark, value = piece.partition("=")

@@ -18,6 +18,7 @@ _TOKEN: Final = re.compile(r"[A-Za-z0-9\-.!%*_+`'~]+\Z")
 _FOLD: Final = re.compile(r"[ \t]*\r?\n[ \t]+")
 _NEEDED: Final = ("Via", "From", "To", "Call-ID", "CSeq")
 _WITH_BODY: Final = frozenset(("INVITE", "MESSAGE", "NOTIFY", "INFO", "PUBLISH", "UPDATE", "REFER"))
+_ROOT: Final = re.compile(rb"<([A-Za-z_][\w.:-]{0,63})")
 _PING: Final = b"\r\n\r\n"
 _BLANK_BYTES: Final = b"\r\n\0"
 _EXOSIP_KEEPALIVE: Final = b"jaK"  # every 17 s, followed by NUL; cameras are built on that library
@@ -65,7 +66,8 @@ def is_keepalive(datagram: bytes) -> bool:
 
 
 def parse(datagram: bytes) -> Message:
-    """Read the one message of a datagram. Bytes after Content-Length are ignored (RFC 3261 section 18.3).
+    """Read the one message of a datagram. Bytes after Content-Length are ignored (RFC 3261 section 18.3), except where
+    the length is wrong and the datagram holds a whole document: see `_datagram_body`.
 
     Raises RefusedError, also when the body was cut.
     """
@@ -77,11 +79,33 @@ def parse(datagram: bytes) -> Message:
         end, skip = len(data), 0
     head = _read_head(data[:end])
     body = data[end + skip :]
-    if head.length is not None:
-        if head.length > len(body):
-            raise _refuse("The body was cut.", head)
-        body = body[: head.length]
+    if head.length is not None and head.length != len(body):
+        body = _datagram_body(head, body, head.length)
     return _checked(head, body)
+
+
+def _datagram_body(head: _Head, rest: bytes, length: int) -> bytes:
+    """Return the body of a datagram whose Content-Length is not what came.
+
+    Devices count characters before they encode them, or other line ends than they send (reference section 10, rule
+    2). A datagram is never cut on its way, so the end of the document in it is believed over the number.
+    """
+    stated = rest[:length]
+    if length < len(rest) and (_is_whole(head, stated) or not _is_whole(head, rest)):
+        return stated
+    if length > len(rest) and not _is_whole(head, rest):
+        raise _refuse("The body was cut.", head)
+    return rest
+
+
+def _is_whole(head: _Head, body: bytes) -> bool:
+    """Tell whether a body ends as a document of its kind does: XML with its root's end tag, SDP with a line's end."""
+    kind = (head.headers.get("Content-Type") or "").lower()
+    if "xml" in kind:
+        root = _ROOT.search(body)
+        end = body.rstrip(b"\r\n\t \0")
+        return root is not None and end.lower().endswith(b"</%b>" % root[1].lower())
+    return "sdp" in kind and b"m=" in body and body.endswith((b"\n", b"\r"))
 
 
 class StreamParser:

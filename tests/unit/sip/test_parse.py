@@ -40,6 +40,30 @@ def test_without_content_length_the_rest_of_the_datagram_is_the_body() -> None:
     assert parse(whole(body=b"rest\r\n")).body == b"rest\r\n"
 
 
+XML = b'<?xml version="1.0"?>\r\n<Notify>\r\n<SN>1</SN>\r\n</Notify>\r\n'
+SDP = b"v=0\r\nm=video 30000 RTP/AVP 96\r\ny=0200000001\r\n"
+
+
+@pytest.mark.parametrize(("kind", "document"), [("Application/MANSCDP+xml", XML), ("application/sdp", SDP)])
+@pytest.mark.parametrize("stated", [0, 10, 45, 70, 400])
+def test_a_datagram_knows_better_than_a_wrong_length_where_its_document_ends(
+    kind: str, document: bytes, stated: int
+) -> None:
+    data = whole(f"Content-Type: {kind}\r\nContent-Length: {stated}\r\n", document)
+    assert parse(data).body == document
+
+
+def test_what_follows_a_whole_document_is_still_ignored() -> None:
+    data = whole(f"Content-Type: text/xml\r\nContent-Length: {len(XML)}\r\n", XML + b"rest</Notify>")
+    assert parse(data).body == XML
+
+
+@pytest.mark.parametrize(("kind", "document"), [("Application/MANSCDP+xml", XML), ("application/sdp", SDP)])
+def test_half_a_document_with_its_whole_length_was_cut(kind: str, document: bytes) -> None:
+    data = whole(f"Content-Type: {kind}\r\nContent-Length: {len(document)}\r\n", document[:-12])
+    assert refusal(data).status == 400
+
+
 def test_a_body_that_was_cut_is_answered_400() -> None:
     error = refusal(whole("Content-Length: 10\r\n", b"short"))
     assert error.status == 400
