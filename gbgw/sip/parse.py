@@ -93,7 +93,8 @@ def _datagram_body(head: _Head, rest: bytes, length: int) -> bytes:
     stated = rest[:length]
     if length < len(rest) and (_is_whole(head, stated) or not _is_whole(head, rest)):
         return stated
-    if length > len(rest) and not _is_whole(head, rest):
+    missing = length - len(rest)
+    if missing > 0 and not _is_whole(head, rest + b"\r\n" if missing <= 2 else rest):  # the last line's end at most
         raise _refuse("The body was cut.", head)
     return rest
 
