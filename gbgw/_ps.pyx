@@ -11,7 +11,7 @@ from libc.stdlib cimport free, realloc
 from libc.string cimport memcmp, memset
 
 from gbgw._bytes cimport (
-    Buffer, Cursor, append, buffer, bytes_at, copied, cursor, cut, drop, find_start_code, held, left, live, peek, prepend, release, reserve,
+    Buffer, Cursor, append, buffer, bytes_at, copied, cursor, cut, drop, find_start_code, grained, held, left, live, peek, prepend, release, reserve,
     sub, take, u8, u16,
 )
 
@@ -1086,6 +1086,8 @@ cdef class Demuxer:
             self.open_unit(no_times())
             self.damaged = True
             self.leftover = True
+        if self.remaining > count:  # at most what 16 bits say: room for the whole PES, so that it is not moved as it grows
+            reserve(&self.unit, self.remaining)
         if not append(&self.unit, bytes_at(&c), count):
             self.count.oversize += 1
             self.lose()
@@ -1407,7 +1409,7 @@ cdef class Demuxer:
                 return False
             self.unit = rest
             if moved.capacity - moved.begin - length > length >> 3:
-                smaller = <uint8_t*>realloc(moved.data, <size_t>(moved.begin + length))
+                smaller = <uint8_t*>realloc(moved.data, <size_t>grained(moved.begin + length))
                 if smaller != NULL:
                     moved.data = smaller
         unit.data = moved.data
