@@ -236,3 +236,54 @@ cdef inline void release(Buffer* b) noexcept nogil:
 cdef inline const uint8_t* bytes_at(const Cursor* c) noexcept nogil:
     """Where the unread bytes of the cursor start; at most left(c) of them may be read."""
     return c.base + c.at if c.base != NULL else NULL
+
+
+cdef struct Output:
+    uint8_t* base
+    Py_ssize_t at
+    Py_ssize_t end
+    bint short
+
+
+cdef inline Output output(uint8_t* base, Py_ssize_t length) noexcept nogil:
+    """A place of `length` bytes to write to. What does not fit marks it short and is not written."""
+    cdef Output o
+    o.base = base
+    o.at = 0
+    o.end = length if length > 0 else 0
+    o.short = False
+    return o
+
+
+cdef inline void put(Output* o, const Cursor* c) noexcept nogil:
+    """Write the unread bytes of a cursor, which must not lie in the same place."""
+    cdef Py_ssize_t count = c.end - c.at
+    if count > o.end - o.at:
+        o.short = True
+        o.at = o.end
+    elif count > 0:
+        memcpy(o.base + o.at, c.base + c.at, <size_t>count)
+        o.at += count
+
+
+cdef inline void put_u8(Output* o, uint8_t value) noexcept nogil:
+    if o.at < o.end:
+        o.base[o.at] = value
+        o.at += 1
+    else:
+        o.short = True
+
+
+cdef inline void put_u16(Output* o, uint16_t value) noexcept nogil:
+    put_u8(o, <uint8_t>(value >> 8))
+    put_u8(o, <uint8_t>(value & 0xFF))
+
+
+cdef inline void put_u24(Output* o, uint32_t value) noexcept nogil:
+    put_u8(o, <uint8_t>(value >> 16 & 0xFF))
+    put_u16(o, <uint16_t>(value & 0xFFFF))
+
+
+cdef inline void put_u32(Output* o, uint32_t value) noexcept nogil:
+    put_u16(o, <uint16_t>(value >> 16))
+    put_u16(o, <uint16_t>(value & 0xFFFF))

@@ -27,6 +27,7 @@ cdef class Block:
 
 
 @cython.final
+@cython.no_gc  # what it holds refers to nothing: no cycle can go through it, and there are thousands
 @cython.freelist(256)
 cdef class AccessUnit:
     def __init__(

@@ -13,11 +13,12 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, NamedTuple, Protocol, cast
 
 import av
 from av.container import InputContainer, OutputContainer
 
+from gbgw import _flv
 from gbgw.base import ticks
 from gbgw.base.access_unit import AccessUnit
 from gbgw.base.codec import AAC, H264, H265, PCMA, PCMU, Codec
@@ -54,8 +55,7 @@ class Format:
         return tuple(track for track in tracks if track.codec in self.codecs and _describable(track))
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """Muxed bytes of (as a rule) one unit.
 
     dts: 90 kHz ticks on the output's time line; for MPEG-TS exact where starts_gop, else that of the last unit pushed.
@@ -187,22 +187,27 @@ def _has_video(tracks: Sequence[Track]) -> bool:
 
 
 class FlvWriter:
-    """FLV: one PyAV container per track, their tags joined in the order of arrival."""
+    """FLV: PyAV makes the sequence headers, a container for each track; the core `_flv` one tag per unit, in the order
+    of arrival.
+    """
 
     _OPTIONS: Final = {"flvflags": "no_metadata+no_duration_filesize+no_sequence_end"}
 
     def __init__(self, tracks: Sequence[Track], *, legacy_h265: bool = False) -> None:
         self._legacy = legacy_h265
         self._has_video = _has_video(tracks)
-        self._containers: dict[int, tuple[OutputContainer, Any, _Memory]] = {}
+        self._heads: dict[int, tuple[bytes, bytes]] = {}  # of a unit and of a key frame, by track
         headers = [flv.metadata(tuple(tracks), enhanced=not legacy_h265)]
         for track in tracks:
-            if track.codec in (PCMA, PCMU):
-                continue
-            memory = _Memory()
-            container, streams = _open(memory, "flv", (track,), dict(self._OPTIONS))
-            self._containers[track.track_id] = (container, streams[0], memory)
-            headers.append(self._tags(memory.take()[flv.FILE_HEADER :], track))
+            if track.is_video:
+                delta, key = (
+                    flv.picture_head(track.codec, is_keyframe=is_key, legacy=legacy_h265) for is_key in (False, True)
+                )
+                self._heads[track.track_id] = (delta, key)
+            else:
+                self._heads[track.track_id] = (flv.sound_head(track.codec),) * 2
+            if track.codec not in (PCMA, PCMU):
+                headers.append(self._sequence_header(track))
         self._headers = b"".join(headers)
         self.init = (
             flv.file_header(audio=any(not track.is_video for track in tracks), video=self._has_video) + self._headers
@@ -212,28 +217,26 @@ class FlvWriter:
         return flv.stamped(self._headers, ticks.rescale(dts, 1_000))
 
     def write(self, unit: AccessUnit, track: Track, pts: int, dts: int) -> Sequence[Piece]:
-        held = self._containers.get(track.track_id)
-        if held is None:
-            data = flv.g711(track.codec, ticks.rescale(dts, 1_000), bytes(unit))
-        else:
-            container, stream, memory = held
-            sample: AccessUnit | bytes = unit
-            if track.codec is H265:  # as its extradata says
-                sample = fragment.length_prefixed(unit, track.codec)
-            if not len(sample):
-                return ()
-            container.mux_one(_packet(unit, sample, stream, pts, dts))
-            data = self._tags(memory.take(), track)
-        starts_gop = unit.is_keyframe and (track.is_video or not self._has_video)
-        return (Piece(data, starts_gop, dts, track.track_id),)
+        timestamp = ticks.rescale(dts, 1_000)
+        is_key = unit.is_keyframe
+        head = self._heads[track.track_id][is_key]
+        if not track.is_video:
+            data = _flv.tag(flv.AUDIO_TAG, timestamp, head, unit)
+            return (Piece(data, is_key and not self._has_video, dts, track.track_id),)
+        if pts != dts:
+            offset = ticks.rescale(pts, 1_000) - timestamp
+            head = flv.picture_head(track.codec, is_keyframe=is_key, offset=offset, legacy=self._legacy)
+        data = _flv.nal_tag(flv.VIDEO_TAG, timestamp, head, unit, track.codec is H265)
+        return (Piece(data, is_key, dts, track.track_id),) if data else ()
 
     def close(self) -> Sequence[Piece]:
-        for container, _, _ in self._containers.values():
-            container.close()
-        self._containers.clear()
         return ()
 
-    def _tags(self, data: bytes, track: Track) -> bytes:
+    def _sequence_header(self, track: Track) -> bytes:
+        memory = _Memory()
+        container, _ = _open(memory, "flv", (track,), dict(self._OPTIONS))
+        data = memory.take()[flv.FILE_HEADER :]
+        container.close()
         if track.codec is not H265:
             return data
         data = flv.without_metadata(data)

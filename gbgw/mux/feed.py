@@ -8,8 +8,7 @@ Synchronous; no viewer can hold it up. Leaves out: sockets and slow viewers (ser
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from gbgw.base import limits
 from gbgw.base.access_unit import AccessUnit
@@ -23,8 +22,7 @@ from gbgw.mux.container import FORMATS, Format, Piece, RefusedError, Writer, ope
 _log: Final = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(NamedTuple):
     """Muxed bytes, shared by every viewer.
 
     is_init: what a viewer must have before anything of this generation; never to be skipped, not even by a slow viewer.
@@ -242,35 +240,22 @@ class Feed:
             return ()
 
     def _publish(self, pieces: Sequence[Piece], arrived: float) -> None:
-        for piece in pieces:
-            chunk = Chunk(
-                piece.data,
-                starts_gop=piece.starts_gop,
-                dts=piece.dts,
-                duration=piece.duration,
-                track_id=piece.track_id,
-                arrived=arrived,
-                generation=self._generation,
-            )
-            self._cache(chunk)
+        for data, starts_gop, dts, track_id, duration in pieces:
+            chunk = Chunk(data, False, starts_gop, dts, duration, track_id, arrived, self._generation)
             self.chunks += 1
-            self.bytes += len(chunk.data)
+            self.bytes += len(data)
+            if starts_gop:
+                self._gop = []
+                self._gop_bytes = 0
+                self._gop_open = True
+            if self._gop_open:
+                self._gop.append(chunk)
+                self._gop_bytes += len(data)
+                span = dts - (self._gop[0].dts or 0)
+                if self._gop_bytes > limits.GOP_CACHE_BYTES or span > limits.GOP_CACHE_SECONDS * HZ:
+                    self._drop_gop()
             for attachment in self._attachments:
                 self._give(attachment, chunk)
-
-    def _cache(self, chunk: Chunk) -> None:
-        if chunk.starts_gop:
-            self._gop = []
-            self._gop_bytes = 0
-            self._gop_open = True
-        elif not self._gop_open:
-            return
-        first = self._gop[0].dts if self._gop else chunk.dts
-        self._gop_bytes += len(chunk.data)
-        if self._gop_bytes > limits.GOP_CACHE_BYTES or (chunk.dts or 0) - (first or 0) > limits.GOP_CACHE_SECONDS * HZ:
-            self._drop_gop()
-            return
-        self._gop.append(chunk)
 
     def _drop_gop(self) -> None:
         self._gop = []

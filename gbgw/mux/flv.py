@@ -1,9 +1,9 @@
-"""FLV tags as bytes: the file header, onMetaData, G.711 and the rewriting that PyAV's own tags need (Adobe FLV 10.1
-annex E; Enhanced RTMP v1).
+"""FLV tags as bytes: the file header, onMetaData, what stands before the media in a tag, and the rewriting that PyAV's
+sequence headers need (Adobe FLV 10.1 annex E; Enhanced RTMP v1).
 
-Sans-IO. PyAV makes the tags of H.264, H.265 and AAC (`mux.container`); here they are cut apart, freed of what players
-do not know, and turned into the legacy form of H.265 (codec id 12) where a viewer asks for it. Leaves out: encryption,
-multitrack tags.
+Sans-IO. PyAV makes the sequence headers of H.264, H.265 and AAC (`mux.container`); here they are cut apart, freed of
+what players do not know, and turned into the legacy form of H.265 (codec id 12) where a viewer asks for it. The tags of
+the units themselves are made by the core `_flv`, whose bytes equal PyAV's. Leaves out: encryption, multitrack tags.
 """
 
 import struct
@@ -27,6 +27,7 @@ CODED_FRAMES: Final = 1
 CODED_FRAMES_X: Final = 3
 METADATA: Final = 4
 G711_FLAGS: Final = 0x02  # sound size 16 bit, mono; the rate bits are fixed at 8 kHz by the codec id (annex E.4.2.1)
+AAC_FLAGS: Final = 0x0F  # 44 kHz, 16 bit, stereo, whatever it is (annex E.4.2.1)
 _SIZE: Final = struct.Struct(">I")
 _DOUBLE: Final = struct.Struct(">d")
 
@@ -101,9 +102,25 @@ def legacy_h265(data: bytes) -> bytes:
     return b"".join(out)
 
 
-def g711(codec: Codec, timestamp: int, samples: bytes) -> bytes:
-    """Return an audio tag of PCMA or PCMU samples (8 kHz, mono)."""
-    return tag(AUDIO_TAG, timestamp, bytes((CODEC_IDS[codec] << 4 | G711_FLAGS,)) + samples)
+def picture_head(codec: Codec, *, is_keyframe: bool, offset: int = 0, legacy: bool = False) -> bytes:
+    """Return what precedes the NAL units in a video tag (annex E.4.3; Enhanced RTMP v1 for H.265, unless legacy).
+
+    offset: composition time offset in milliseconds, 24 bits signed.
+    """
+    frame_type = 0x10 if is_keyframe else 0x20
+    composition = _SIZE.pack(offset & 0xFF_FFFF)[1:]
+    if codec is H265 and not legacy:
+        if offset:
+            return bytes((0x80 | frame_type | CODED_FRAMES,)) + HVC1 + composition
+        return bytes((0x80 | frame_type | CODED_FRAMES_X,)) + HVC1
+    return bytes((frame_type | CODEC_IDS[codec], 1)) + composition
+
+
+def sound_head(codec: Codec) -> bytes:
+    """Return what precedes the samples, or one raw AAC frame, in an audio tag (annex E.4.2)."""
+    if codec is AAC:
+        return bytes((CODEC_IDS[AAC] << 4 | AAC_FLAGS, 1))
+    return bytes((CODEC_IDS[codec] << 4 | G711_FLAGS,))
 
 
 def metadata(tracks: tuple[Track, ...], *, enhanced: bool) -> bytes:

@@ -13,8 +13,10 @@ from gbgw.base.access_unit import AccessUnit as Unit
 from gbgw.base.codec import AAC, H264, H265, PCMA, PCMU, VIDEO, Codec
 from gbgw.media import params
 from gbgw.media.hub import Stream
+from gbgw.mux.container import FORMATS, open_writer
 from gbgw.mux.feed import Feeds
 from gbgw.mux.pattern import PatternSpec
+from tests.model.flv_model import muxed
 from tests.support.streams import (
     Viewer,
     elementary,
@@ -22,11 +24,12 @@ from tests.support.streams import (
     ffmpeg,
     nal_bodies,
     pictures,
+    published,
     read_back,
     timed_units,
 )
 
-FORMATS = ["flv", "flv-legacy", "mp4", "ts"]
+NAMES = ["flv", "flv-legacy", "mp4", "ts"]
 SMALL = {"width": 320, "height": 180, "seconds": 2}
 DELIMITERS = {H264: {9}, H265: {35}}
 SETS = {H264: {7, 8}, H265: {32, 33, 34}}
@@ -50,7 +53,7 @@ def slices(data: bytes, codec: Codec) -> list[bytes]:
     return [nal for nal in nal_bodies(data) if kind(nal) not in DELIMITERS[codec] | SETS[codec]]
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("video", [H264, H265])
 @pytest.mark.parametrize("audio", [None, AAC])
 @pytest.mark.parametrize("b_frames", [0, 2])
@@ -76,6 +79,22 @@ def test_pyav_reads_the_same_units(name: str, video: Codec, audio: Codec | None,
         assert packet.data == bytes(unit) or packet.data[7:] == bytes(unit)  # in TS behind an ADTS header
 
 
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("codec", [H264, H265, AAC])
+@pytest.mark.parametrize("b_frames", [0, 2])
+def test_flv_tags_equal_those_of_ffmpeg(codec: Codec, b_frames: int, legacy: bool) -> None:
+    """Byte for byte: the core `_flv` writes what FFmpeg's muxer would."""
+    video = H264 if codec is AAC else codec
+    units = timed_units(PatternSpec(video=video, audio=AAC, b_frames=b_frames, **SMALL))
+    tracks = published(units, until=len(units)).tracks
+    track = next(track for track in tracks if track.codec is codec)
+    units = [unit for unit in units if unit.codec is codec]
+    writer = open_writer(FORMATS["flv-legacy" if legacy else "flv"], tracks)
+    ours = [piece.data for unit in units for piece in writer.write(unit, track, unit.pts or 0, unit.dts or 0)]
+    assert ours == muxed(track, units, legacy=legacy)
+    assert len(ours) >= 30
+
+
 @pytest.mark.parametrize("audio", [PCMA, PCMU])
 def test_pyav_reads_g711_in_flv(audio: Codec) -> None:
     units = timed_units(PatternSpec(audio=audio, **SMALL))
@@ -86,7 +105,7 @@ def test_pyav_reads_g711_in_flv(audio: Codec) -> None:
     assert {packet.codec for packet in heard} == {audio.container}
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("video", [H264, H265])
 @pytest.mark.parametrize("b_frames", [0, 2])
 def test_decoded_pictures_equal_those_of_the_elementary_stream(name: str, video: Codec, b_frames: int) -> None:
@@ -102,7 +121,7 @@ def hashes(output: bytes) -> list[str]:
 
 
 # The program's FFmpeg 5.1 knows neither H.265 in FLV by fourCC nor by codec id 12.
-READABLE = [(name, video) for name in FORMATS for video in (H264, H265) if video is H264 or not name.startswith("flv")]
+READABLE = [(name, video) for name in NAMES for video in (H264, H265) if video is H264 or not name.startswith("flv")]
 
 
 @pytest.mark.parametrize(("name", "video"), READABLE)
@@ -172,7 +191,7 @@ def cameras(path: Path, codec: Codec) -> list[Unit]:
 
 
 @pytest.mark.fixtures
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
     ("file", "codec"),
     [

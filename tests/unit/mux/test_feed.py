@@ -257,7 +257,7 @@ def test_what_ffmpeg_refuses_costs_that_unit(monkeypatch: pytest.MonkeyPatch) ->
     stream = published(units, until=UNTIL)
     tally = Tally()
     viewer = Viewer()
-    Feeds(tally=tally).get(stream, "flv").attach(viewer)
+    Feeds(tally=tally).get(stream, "ts").attach(viewer)
     before = len(viewer.chunks)
     last = units[UNTIL]
     # Decoding time that steps back, which the Timeline never lets through.
