@@ -364,8 +364,10 @@ def answered_tcp() -> SdpError:
 
 def read_answer(body: bytes, offer: SessionDescription) -> Answer:
     """Return what the answer to `offer` means. Raises SdpError with what cannot work and what to try."""
-    description = parse(body)
     offered = offer.media[0]
+    if not body.strip(b"\r\n\0 "):
+        return _unsaid_answer(offered)
+    description = parse(body)
     remarks: list[str] = []
     media, payload_types = _usable_media(description)
     if media.port == 0:
@@ -403,6 +405,28 @@ def read_answer(body: bytes, offer: SessionDescription) -> Answer:
         media_format=description.media_format,
         origin_id=description.origin_id,
         remarks=tuple(remarks),
+    )
+
+
+def _unsaid_answer(offered: MediaDescription) -> Answer:
+    """Return what a 200 without a description means: the camera agrees to all that was offered. Seen in simulators
+    and in gateways that translate from other protocols; where we must connect, there is nowhere to connect to.
+    """
+    role = (offered.attribute("setup") or "passive").lower()
+    if offered.is_tcp and role == "active":
+        raise SdpError(
+            "the camera answered without saying where to connect to", remedy="set its transport to tcp-passive or udp"
+        )
+    return Answer(
+        address="",
+        port=9,  # discard: unknown (RFC 4145 section 4.1)
+        transport="tcp" if offered.is_tcp else "udp",
+        setup=_COMPLEMENT[role] if offered.is_tcp else None,
+        ssrc=None,
+        payload_types=tuple(each for each in offered.payload_types if each.is_program_stream),
+        media_format="",
+        origin_id="",
+        remarks=("sdp.no_description",),
     )
 
 

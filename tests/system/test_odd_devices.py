@@ -213,10 +213,10 @@ async def test_a_catalog_with_an_odd_number(gateway_at: GatewayAt, sn: str) -> N
         await fact(lambda: len(gateway.directory.get(DEVICE).channels) == len(NAMES), "catalog read")
 
 
-def told(camera: Camera, invite: Text, sdp: bytes = b"") -> bytes:
+def told(camera: Camera, invite: Text, sdp: bytes | None = None) -> bytes:
     """The plain 200, with SDP for an offer of UDP if none is given."""
     contact = f"Contact: <sip:{camera.id}@{camera.local[0]}:{camera.local[1]}>"
-    body = sdp or camera.sdp_answer(invite, port=15060)
+    body = camera.sdp_answer(invite, port=15060) if sdp is None else sdp
     return camera.response(invite, 200, "OK", body=body, headers=["Content-Type: application/sdp", contact])
 
 
@@ -310,6 +310,19 @@ async def test_a_description_with_an_oddity_plays(gateway_at: GatewayAt, name: s
         camera.send(told(camera, invite, odd))
         await camera.expect("ACK")
         async with sending(camera, invite):
+            await watched()
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp-passive"])
+async def test_a_camera_that_agrees_without_a_word_plays(gateway_at: GatewayAt, transport: str) -> None:
+    async with (
+        gateway_at(NOW, f"media.transport={transport}") as gateway,
+        online(gateway) as camera,
+        invited(gateway, camera) as (invite, watched),
+    ):
+        camera.send(told(camera, invite, b""))
+        await camera.expect("ACK")
+        async with sending(camera, invite, tcp=transport != "udp"):
             await watched()
 
 

@@ -124,7 +124,7 @@ def test_rejections(call: LiveInvite, status: int) -> None:
 @pytest.mark.parametrize(
     ("body", "code"),
     [
-        (b"", "sdp_unusable"),
+        (b"no description", "sdp_unusable"),
         (ANSWER.replace(b"15060", b"0"), "sdp_unusable"),
         (ANSWER.replace(b"96", b"98").replace(b"PS", b"H264"), "not_program_stream"),
     ],

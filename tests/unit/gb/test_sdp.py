@@ -108,6 +108,20 @@ def test_answer_without_y() -> None:
     assert sdp.read_answer(reply(), OFFER).remarks == ("sdp.no_ssrc",)
 
 
+@pytest.mark.parametrize("body", [b"", b"\r\n", b"\0\0"])
+def test_an_answer_without_description_agrees_to_what_was_offered(body: bytes) -> None:
+    answer = sdp.read_answer(body, OFFER)
+    assert (answer.transport, answer.setup, answer.ssrc, answer.address) == ("udp", None, None, "")
+    assert [each.number for each in answer.payload_types] == [96]
+    assert answer.remarks == ("sdp.no_description",)
+    passive = sdp.live_offer("34020000002000000001", "192.0.2.1", 30000, "tcp-passive", "0200000001")
+    assert (sdp.read_answer(body, passive).transport, sdp.read_answer(body, passive).setup) == ("tcp", "active")
+    active = sdp.live_offer("34020000002000000001", "192.0.2.1", 9, "tcp-active", "0200000001")
+    with pytest.raises(SdpError) as caught:  # there is nowhere to connect to
+        sdp.read_answer(body, active)
+    assert caught.value.code == "sdp_unusable"
+
+
 @pytest.mark.parametrize(
     "connection", ["c=IN IP4 0.0.0.0", "c=IN IP4", "", "c=IN IP4 camera.local", "c=IN IP4 224.1.1.1/127"]
 )
@@ -126,7 +140,6 @@ def test_media_level_address_wins() -> None:
         (reply(media="m=video x RTP/AVP 96"), "sdp_unusable"),
         (reply(media="m=video 99999 RTP/AVP 96"), "sdp_unusable"),
         (reply(media="m=video"), "sdp_unusable"),
-        (b"", "sdp_unusable"),
         (b"\xff" * 100, "sdp_unusable"),
         (reply("a=rtpmap:98 H264/90000", media="m=video 15060 RTP/AVP 98"), "not_program_stream"),
         (reply(media="m=video 15060 RTP/AVP"), "not_program_stream"),
