@@ -31,7 +31,7 @@ extensions = [
         define_macros=macros,
         depends=sorted(glob("gbgw/*.pxd")),
     )
-    for name in ("_rtp", "_ps", "_flv", "_receiver", "_webrtc")
+    for name in ("_rtp", "_ps", "_flv", "_receiver", "_webrtc", "_load")
 ]
 
 setup(ext_modules=cythonize(extensions, annotate=DEBUG, compiler_directives=directives, build_dir="build/cython"))

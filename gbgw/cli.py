@@ -229,8 +229,10 @@ def _first(group: BaseExceptionGroup[GatewayError]) -> GatewayError:
 
 
 def _add_commands() -> None:
+    from gbgw.bench.cli import bench
     from gbgw.device.cli import device
 
+    main.add_command(bench)
     main.add_command(device)
 
 

@@ -15,8 +15,10 @@ DOCUMENTS = [
     *("README.md", "README.zh-CN.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md"),
     *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").rglob("*.md"))),
 ]
-TOLD_TO_NOBODY = {  # of the simulated device and the demo, or caught before anybody hears of them
+TOLD_TO_NOBODY = {  # of the simulated device, the demo and the benchmarks, or caught before anybody hears of them
     *("challenge_unusable", "demo_camera_died", "demo_not_ready", "device_failed"),
+    *("api_refused", "bench_confused", "bench_not_registered", "file_limit", "gateway_died", "load_stuck"),
+    *("no_connection", "no_picture", "url_unusable", "viewer_refused"),
 }
 
 

@@ -168,3 +168,8 @@ WEBRTC_BURST_PACKETS: Final = 32  # to one viewer in one go: 3 ms of the loop by
 WEBRTC_BURST_SECONDS: Final = 0.002  # between two bursts: 150 Mbit/s, a key frame of 500 kB in 26 ms
 RTP_PAYLOAD_BYTES: Final = 1_200  # fits 1280 (IPv6 minimum) with RTP, SRTP, UDP and IP around it
 RTP_SOUND_SAMPLES: Final = 480  # 60 ms of G.711 in a packet
+
+# Load generator
+BENCH_STREAMS: Final = 4_096  # cameras in one sending thread: ten times what one core receives
+BENCH_VIEWERS: Final = 8_192  # connections that one thread empties: as many as HTTP_CONNECTIONS
+BENCH_PENDING_BYTES: Final = 1 << 20  # unsent of one TCP camera before packets are dropped: two seconds of 4 Mbit/s

@@ -1,0 +1,121 @@
+"""`gbgw bench`: small and short runs whose figures must agree with each other. How fast it is, is not asked here."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.process import Command, command, free_port
+
+SMALL = ("--seconds", "2", "--warmup", "0.5", "--size", "320x176", "--bitrate", "0.4", "--gop", "25", "--json")
+
+
+async def result(folder: Path, *arguments: str, env: dict[str, str] | None = None) -> dict[str, Any]:
+    async with command("bench", *arguments, folder=folder, env=env) as running:
+        assert await running.end(seconds=90) == 0, running.err
+        assert os.listdir(folder) == [], "left behind"
+        return dict(json.loads("\n".join(running.out)))
+
+
+def figures(document: dict[str, Any], index: int = 0) -> dict[str, float]:
+    return {each["name"]: each["value"] for each in document["reports"][index]["figures"]}
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+async def test_ingest(tmp_path: Path, transport: str) -> None:
+    found = await result(tmp_path, "ingest", "--streams", "3", "--transport", transport, "--eager", "flv", *SMALL)
+    values = figures(found)
+    sent, received = values["packets sent"], values["packets received"]
+    assert sent == pytest.approx(received, rel=0.1)
+    # 0.4 Mbit/s are 25 video packets a second and more, as many for sound, for three cameras and two seconds
+    assert sent > 250
+    assert values["packets lost"] == values["packets unsent"] == values["packets kernel drops"] == 0
+    assert values["streams playing at the end"] == 3
+    assert 0 < values["CPU per stream-second"] < 300
+    assert values["CPU in all"] > values["CPU idle"] >= 0
+    assert values["memory of the empty gateway"] > 20
+    conditions = found["conditions"]
+    assert "bench ingest --streams 3" in conditions["command"]
+    assert {"cpu", "cores", "kernel", "python", "bitrate", "config", "window", "cameras"} <= set(conditions)
+
+
+async def test_ingest_growth_and_repeat(tmp_path: Path) -> None:
+    found = await result(tmp_path, "ingest", "--growth", "1,2", "--repeat", "2", *SMALL, "--warmup", "0")
+    assert [figures(found, index)["streams playing at the end"] for index in (0, 1)] == [1, 2]
+    assert len(found["runs"]) == 2
+    assert found["reports"][0]["figures"][0]["spread"] is not None
+
+
+async def test_flv(tmp_path: Path) -> None:
+    found = await result(tmp_path, "flv", "--viewers", "5", "--arrivals", "3", "--starts", "2", *SMALL)
+    values = figures(found)
+    assert values["bytes received"] == pytest.approx(values["bytes sent"], rel=0.15)
+    assert values["fewest per viewer"] == pytest.approx(values["most per viewer"], rel=0.1)
+    assert values["fewest per viewer"] == pytest.approx(0.45, rel=0.3)
+    assert values["chunks dropped"] == 0
+    assert 0 < values["new viewer, p50"] <= values["new viewer, max"] < 2_000
+    assert 0 < values["first key frame sent to stream playable, p50"] < 2_000
+    assert values["first key frame sent to stream playable, p50"] <= values["first key frame sent to viewer, max"]
+
+
+async def test_another_server_is_measured_by_its_url_and_pid(tmp_path: Path) -> None:
+    """The other server is a gateway again, fed by a device of its own."""
+    folder, own = tmp_path / "bench", tmp_path / "other"
+    folder.mkdir()
+    own.mkdir()
+    sip, http = free_port(), free_port()
+    settings = [f'sip.listen=["udp://127.0.0.1:{sip}"]', f"http.listen=127.0.0.1:{http}", "auth.play=open"]
+    settings += ["sip.password=secret", "sip.advertise=127.0.0.1"]
+    options = [word for each in settings for word in ("--set", each)]
+    device = ("device", "--server", f"127.0.0.1:{sip}", "--server-id", "34020000002000000001")
+    async with command("serve", *options, folder=own) as server:
+        await server.line("console:")
+        async with command(
+            *device, "--id", "34020000001110000001", folder=own, env={"GBGW_DEVICE_PASSWORD": "secret"}
+        ) as camera:
+            await registered(camera)
+            url = f"http://127.0.0.1:{http}/live/34020000001110000001-34020000001310000001.flv"
+            found = await result(
+                folder, "flv", "--url", url, "--pid", str(server.pid), "--viewers", "3", "--arrivals", "2", *SMALL
+            )
+    values = figures(found)
+    assert values["CPU per viewer-second"] < 500
+    assert values["bytes received"] > 0.01
+    assert "CPU idle" not in values
+
+
+async def registered(camera: Command) -> None:
+    await camera.line("registered: 1 of 1")
+
+
+async def test_rtp_to_another_server_counts_what_nobody_takes(tmp_path: Path) -> None:
+    port = free_port()
+    found = await result(tmp_path, "ingest", "--rtp", f"127.0.0.1:{port}", "--streams", "2", *SMALL)
+    values = figures(found)
+    assert values["packets sent"] > 100
+    assert values["packets unsent"] > 0
+    assert any("not measured without --pid" in line for line in found["reports"][0]["warnings"])
+    assert any("every port open" in line for line in found["reports"][0]["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected", "code"),
+    [
+        (("flv", "--url", "http://127.0.0.1:9/x.flv", "--viewers", "2"), "no_connection", 1),
+        (("flv", "--url", "ftp://127.0.0.1/x.flv", "--viewers", "2"), "url_unusable", 1),
+        (("ingest", "--size", "321x1"), "WIDTHxHEIGHT", 2),
+        (("ingest", "--rtp", "127.0.0.1:30000-30001", "--streams", "9"), "ports", 2),
+        (("ingest", "--growth", "many"), "numbers", 2),
+        (("ingest", "--set", "media.nonsense=1", "--size", "320x176"), "media.nonsense", 2),
+    ],
+)
+async def test_errors_are_one_line_with_a_remedy(
+    tmp_path: Path, arguments: tuple[str, ...], expected: str, code: int
+) -> None:
+    async with command("bench", *arguments, folder=tmp_path) as running:
+        assert await running.end(seconds=60) == code
+        text = "\n".join(running.err)
+        assert expected in text
+        assert "Traceback" not in text
