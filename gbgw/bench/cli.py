@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 Run = Callable[["Progress"], Awaitable[list["Report"]]]
 
 
-@click.group(name="bench", context_settings={"max_content_width": 110})
+@click.group(
+    name="bench", short_help="Load on loopback and what it costs.", context_settings={"max_content_width": 110}
+)
 def bench() -> None:
     """Load on loopback: what the gateway costs, with the conditions printed beside the figures.
 
@@ -219,7 +221,7 @@ def counts_of(text: str | None, usual: Sequence[int]) -> Sequence[int]:
     return counts
 
 
-@bench.command()
+@bench.command(short_help="Cameras in, nobody watching.")
 @click.option("--streams", default=100, show_default=True, type=click.IntRange(1, 4_000), help="Cameras that send.")
 @click.option(
     "--eager",
@@ -315,7 +317,7 @@ def _target(text: str, ssrc: int, step: int, pid: int | None, streams: int) -> A
     return found
 
 
-@bench.command()
+@bench.command(short_help="One stream to many viewers of HTTP-FLV.")
 @click.option(
     "--viewers", default=500, show_default=True, type=click.IntRange(2, 4_000), help="Of one stream, at once."
 )

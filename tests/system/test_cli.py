@@ -298,7 +298,11 @@ def test_config_show_tells_value_and_origin_of_every_key(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "name", [(), ("serve",), ("demo",), ("device",), ("config",), ("config", "check"), ("config", "show")]
+    "name",
+    [
+        *((), ("serve",), ("demo",), ("device",), ("config",), ("config", "check"), ("config", "show")),
+        *(("bench",), ("bench", "ingest"), ("bench", "flv")),
+    ],
 )
 def test_help(name: tuple[str, ...]) -> None:
     for flag in ("--help", "-h"):
