@@ -35,6 +35,14 @@ cdef struct Foreign:  # a datagram that Python judges
     sockaddr_storage address
 
 
+cdef class Backlog:
+    """What waits for the loop in all folds of one thread."""
+
+    cdef int64_t bytes
+    cdef int64_t max_bytes
+    cdef int64_t overrun_units
+
+
 cdef class Event:
     cdef readonly int kind
     cdef readonly double at
@@ -55,6 +63,7 @@ cdef class Fold:
     cdef Py_ssize_t max_waiting_bytes
     cdef bint overrun
     cdef int64_t n_overrun
+    cdef Backlog backlog  # of the thread that feeds this fold, or of its own
     cdef bint heard
     cdef double heard_at
     cdef bint has_timestamp
@@ -128,10 +137,15 @@ cdef class ReceiveThread:
     cdef void* messages
     cdef void* vectors
     cdef sockaddr_storage* addresses
+    cdef Backlog backlog
     cdef int64_t n_ticks, n_datagrams, n_late
     cdef double lateness
+    cdef double busy_seconds
+    cdef double told_at
+    cdef double loop_lateness
 
     cdef void give_back(self) noexcept nogil
+    cdef void adopt(self, Fold fold)
     cdef void run_loop(self) noexcept nogil
     cdef void serve(self, int slot, bint readable, double now) noexcept nogil
     cdef void sweep(self, double now) noexcept nogil

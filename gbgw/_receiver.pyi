@@ -193,7 +193,18 @@ class ReceiveThread:
 
     @property
     def counts(self) -> dict[str, int]:
-        """receive.ticks, receive.datagrams, receive.late_ticks (more than a tick late)."""
+        """receive.ticks, receive.datagrams, receive.late_ticks (more than a tick late), receive.overrun_units."""
 
     def worst_lateness(self) -> float:
         """Seconds that the worst tick since the last question came late."""
+
+    def worst_loop_lateness(self) -> float:
+        """Seconds from the word that there is something to `drain`, at worst since the last question."""
+
+    @property
+    def busy_seconds(self) -> float:
+        """Seconds that `run` was at work, neither asleep nor waiting."""
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Units that wait in all folds together; above limits.WAITING_BYTES they are dropped up to a key frame."""

@@ -45,6 +45,15 @@ cdef extern from *:
         return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
     }
 
+    /* For figures that the thread and the loop change without a lock in common. */
+    static long long gbgw_add(int64_t *to, int64_t what) {
+        return __atomic_add_fetch(to, what, __ATOMIC_RELAXED);
+    }
+
+    static long long gbgw_read(const int64_t *from) {
+        return __atomic_load_n(from, __ATOMIC_RELAXED);
+    }
+
     static void gbgw_sleep_until(double at) {
         struct timespec t;
         t.tv_sec = (time_t)at;
@@ -117,6 +126,8 @@ cdef extern from *:
     ssize_t c_read "read"(int fd, void* data, size_t length) nogil
     int c_close "close"(int fd) nogil
     double gbgw_now() nogil
+    int64_t gbgw_add(int64_t* to, int64_t what) nogil
+    int64_t gbgw_read(const int64_t* source) nogil
     void gbgw_sleep_until(double at) nogil
     void gbgw_host(const sockaddr_storage* address, unsigned char* out) nogil
     int gbgw_port(const sockaddr_storage* address) nogil
@@ -153,6 +164,14 @@ UNIT = K_UNIT
 
 
 @cython.final
+@cython.auto_pickle(False)
+cdef class Backlog:
+    def __cinit__(self, int64_t max_bytes):
+        self.max_bytes = max_bytes
+
+
+@cython.final
+@cython.no_gc
 @cython.freelist(256)
 @cython.auto_pickle(False)
 cdef class Event:
@@ -177,10 +196,13 @@ cdef class Fold:
         self.jitter = JitterBuffer(ssrc, mode, max_packets=max_packets, max_seconds=max_seconds, max_bytes=max_bytes)
         self.demuxer = Demuxer(max_unit_bytes=max_unit_bytes, silence_seconds=silence_seconds)
         self.max_waiting_bytes = max_waiting_bytes
+        self.backlog = Backlog(limits.WAITING_BYTES)
         self.max_heads = min(limits.PAYLOAD_SAMPLES, HEADS)
 
     def __dealloc__(self):
         free(self.rows)
+        if self.backlog is not None:
+            gbgw_add(&self.backlog.bytes, -self.waiting_bytes)
         if self.lockable:
             pthread_mutex_destroy(&self.lock)
 
@@ -227,6 +249,7 @@ cdef class Fold:
         self.row_count = self.row_capacity = 0
         self.demuxer.finished = NULL
         self.demuxer.finished_count = self.demuxer.finished_capacity = 0
+        gbgw_add(&self.backlog.bytes, -self.waiting_bytes)
         self.waiting = self.waiting_bytes = 0
         pthread_mutex_unlock(&self.lock)
         out = []
@@ -440,24 +463,29 @@ cdef class Fold:
         self.demuxer.finished_count = self.waiting
         for i in range(self.waiting, count):
             f = &self.demuxer.finished[i]
-            if self.waiting_bytes + f.length > self.max_waiting_bytes and self.waiting:
+            if (
+                self.waiting_bytes + f.length > self.max_waiting_bytes or gbgw_read(&self.backlog.bytes) + f.length > self.backlog.max_bytes
+            ) and self.waiting:
                 if not self.overrun:
                     self.overrun = True
                     self.note(K_LOST, now, False, 0)
             elif (
                 self.overrun
                 and self.waiting_bytes <= self.max_waiting_bytes // 2
+                and (self.waiting == 0 or gbgw_read(&self.backlog.bytes) <= self.backlog.max_bytes // 2)
                 and f.is_keyframe
                 and (f.track_id >= STREAM_ID_VIDEO or self.demuxer.video_id < 0)  # sound begins anywhere, but behind pictures
             ):
                 self.overrun = False
             if self.overrun:
                 self.n_overrun += 1
+                gbgw_add(&self.backlog.overrun_units, 1)
                 free(f.data)
                 continue
             self.demuxer.finished[self.demuxer.finished_count] = f[0]
             self.demuxer.finished_count += 1
             self.waiting_bytes += f.length
+            gbgw_add(&self.backlog.bytes, f.length)
             self.note(K_UNIT, now, has_timestamp, timestamp)
 
 
@@ -683,6 +711,7 @@ cdef class ReceiveThread:
         self.lockable = True
         self.capacity = capacity
         self.tick_seconds = tick_seconds
+        self.backlog = Backlog(limits.WAITING_BYTES)
         self.serve_slot = <serve_t>serve_one
         self.next_due = INFINITY
         self.inlets = [None] * capacity
@@ -748,6 +777,7 @@ cdef class ReceiveThread:
         if not self.free_slots:
             raise OverflowError(f"the receive thread has {self.capacity} sockets already")
         inlet.fold = fold
+        self.adopt(fold)
         inlet.thread = self
         inlet.owner = owner
         inlet.fd = fd
@@ -765,6 +795,14 @@ cdef class ReceiveThread:
             raise OSError(reason, "cannot watch the socket")
         return inlet
 
+    cdef void adopt(self, Fold fold):
+        """What waits in it counts with the rest of this thread's."""
+        pthread_mutex_lock(&fold.lock)
+        gbgw_add(&fold.backlog.bytes, -fold.waiting_bytes)
+        gbgw_add(&self.backlog.bytes, fold.waiting_bytes)
+        fold.backlog = self.backlog
+        pthread_mutex_unlock(&fold.lock)
+
     def drain(self):
         """Owners of inlets that have events or strangers; called when event_fd is readable."""
         cdef uint64_t told
@@ -774,6 +812,8 @@ cdef class ReceiveThread:
         c_read(self.event_fd, &told, sizeof(told))
         pthread_mutex_lock(&self.lock)
         try:
+            if self.ready_count:
+                self.loop_lateness = max(self.loop_lateness, gbgw_now() - self.told_at)
             count = self.ready_count
             for i in range(count):
                 slots.append(self.ready[i])
@@ -789,12 +829,34 @@ cdef class ReceiveThread:
 
     @property
     def counts(self):
-        return {"receive.ticks": self.n_ticks, "receive.datagrams": self.n_datagrams, "receive.late_ticks": self.n_late}
+        return {
+            "receive.ticks": self.n_ticks,
+            "receive.datagrams": self.n_datagrams,
+            "receive.late_ticks": self.n_late,
+            "receive.overrun_units": gbgw_read(&self.backlog.overrun_units),
+        }
 
     def worst_lateness(self):
         """Seconds that the worst tick since the last question came late."""
         worst, self.lateness = self.lateness, 0.0
         return worst
+
+    def worst_loop_lateness(self):
+        """Seconds that the loop took to come, at worst since the last question; what has waited so far counts too."""
+        pthread_mutex_lock(&self.lock)
+        worst, self.loop_lateness = self.loop_lateness, 0.0
+        if self.ready_count:
+            worst = max(worst, gbgw_now() - self.told_at)
+        pthread_mutex_unlock(&self.lock)
+        return worst
+
+    @property
+    def busy_seconds(self):
+        return self.busy_seconds
+
+    @property
+    def waiting_bytes(self):
+        return gbgw_read(&self.backlog.bytes)
 
     def __len__(self):
         return self.capacity - len(self.free_slots)
@@ -822,6 +884,7 @@ cdef class ReceiveThread:
             if count == 0 or now >= self.next_due:
                 self.sweep(now)
             self.n_ticks += 1
+            self.busy_seconds += gbgw_now() - now
             if count and self.tick_seconds > 0.0 and not self.stopping:
                 planned = now + self.tick_seconds
                 gbgw_sleep_until(planned)
@@ -853,6 +916,8 @@ cdef class ReceiveThread:
         pthread_mutex_lock(&self.lock)
         is_first = self.ready_count == 0 and not self.is_ready[slot]
         if not self.is_ready[slot]:
+            if is_first:
+                self.told_at = gbgw_now()
             self.is_ready[slot] = True
             self.ready[self.ready_count] = slot
             self.ready_count += 1

@@ -382,6 +382,8 @@ class Gateway:
         reasons = ["the gateway is stopping"] if self._stopping else []
         if self._store.failure is not None:
             reasons.append(f"the store does not take what is written: {self._store.failure}")
+        if self._worker.overload.active:
+            reasons.append("the media worker is overloaded and takes no more streams")
         return reasons
 
     def samples(self) -> Iterable[Sample]:

@@ -95,6 +95,9 @@ class MediaConfig(Section):
     eager: tuple[Literal["flv", "mp4", "ts"], ...] = ()
     receive: Literal["thread", "loop"] = Field("thread", description="who reads RTP over UDP")
     rtcp: bool = Field(True, description="send RTCP receiver reports every 5 s")
+    overload_seconds: float = Field(
+        0.5, ge=0, le=60, description="new streams are refused while units wait longer for the loop; 0: never"
+    )
     sessions: int = Field(2_000, ge=1, le=30_000, description="streams from cameras at once")
 
     @field_validator("ports")

@@ -69,6 +69,25 @@ class Receiving:
         """Seconds that the worst tick since the last question came late."""
         return self._core.worst_lateness()
 
+    def worst_loop_lateness(self) -> float:
+        """Seconds that units waited for the loop, at worst since the last question."""
+        return self._core.worst_loop_lateness()
+
+    @property
+    def overrun_units(self) -> int:
+        """Units dropped since the loop did not take them."""
+        return self._core.counts["receive.overrun_units"]
+
+    @property
+    def busy_seconds(self) -> float:
+        """The thread at work, neither asleep nor waiting."""
+        return self._core.busy_seconds
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Of units that the loop has not taken yet."""
+        return self._core.waiting_bytes
+
     def _on_ready(self) -> None:
         for owner in _listeners(self._core.drain()):
             try:

@@ -76,4 +76,4 @@ class Ingest(Protocol):
 
 class MediaWorker(Protocol):
     async def open_ingest(self, spec: IngestSpec, listener: IngestListener) -> Ingest:
-        """Bind a port and be ready to receive. Raises PortsExhaustedError."""
+        """Bind a port and be ready to receive. Raises PortsExhaustedError, or LocalError with code "overloaded"."""

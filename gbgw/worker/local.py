@@ -5,8 +5,9 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Literal, Self
 
+from gbgw.base import limits
 from gbgw.base.config import MediaConfig, port_range
-from gbgw.base.errors import MediaError
+from gbgw.base.errors import LocalError, MediaError
 from gbgw.base.tally import Tally
 from gbgw.media.hub import Stream
 from gbgw.mux.feed import Attachment, Chunk, Feeds
@@ -15,6 +16,7 @@ from gbgw.net.receive import Receiving
 from gbgw.net.receiver import Receiver, new_fold
 from gbgw.serve.source import Sample
 from gbgw.worker.base import Ingest, IngestFigures, IngestListener, IngestSpec
+from gbgw.worker.overload import Overload
 
 
 class LocalWorker:
@@ -27,15 +29,22 @@ class LocalWorker:
         self._tally = tally
         self._ingests: set[LocalIngest] = set()
         self.receiving = Receiving(tally=tally) if config.receive == "thread" else None
+        self.overload = Overload(config.overload_seconds)
+        self._loop_late = 0.0  # at worst since the last scrape
+        self._overrun_units = 0
+        self._look: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> Self:
         if self.receiving is not None:
             await self.receiving.__aenter__()
+        self._look_later()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._look is not None:
+            self._look.cancel()
         try:
             for ingest in list(self._ingests):
                 await ingest.close()
@@ -54,8 +63,51 @@ class LocalWorker:
                 self.receiving.worst_lateness(),
                 help="How late the worst tick of the receive thread was since the last scrape.",
             )
+            yield Sample(
+                "receive_busy_seconds", self.receiving.busy_seconds, "counter", help="The receive thread at work."
+            )
+            yield Sample("receive_waiting_bytes", self.receiving.waiting_bytes, help="Units that wait for the loop.")
+        buffers = [ingest.receive_buffer_bytes for ingest in self._ingests if ingest.receive_buffer_bytes]
+        if buffers:
+            yield Sample(
+                "receive_buffer_bytes", min(buffers), help="The smallest receive buffer of an RTP socket in use."
+            )
+
+        yield Sample(
+            "loop_lag_seconds", self._loop_late, help="How late the event loop was at worst since the last scrape."
+        )
+        self._loop_late = 0.0
+        yield Sample("overloaded", self.overload.active, help="1 while new streams are refused.")
+
+    def _look_later(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time() + limits.LOAD_SECONDS
+        self._look = loop.call_at(due, self._look_at_load, due)
+
+    def _look_at_load(self, due: float) -> None:
+        """The loop is as late as this very call, or as the units that waited meanwhile."""
+        now = asyncio.get_running_loop().time()
+        late, overruns = now - due, 0
+        if self.receiving is not None:
+            late = max(late, self.receiving.worst_loop_lateness())
+            overruns = self.receiving.overrun_units
+        self._loop_late = max(self._loop_late, late)
+        was_active = self.overload.active
+        self.overload.push(late, overruns > self._overrun_units, now)
+        self._overrun_units = overruns
+        if self.overload.active and not was_active:
+            self._tally.add("worker.overloaded", detail=f"the loop is {late:.2f} s late", now=now)
+        self._look_later()
 
     async def open_ingest(self, spec: IngestSpec, listener: IngestListener) -> Ingest:
+        if self.overload.active:
+            self._tally.add("worker.overload_refused")
+            raise LocalError(
+                "the gateway is at its limit: what it receives waits too long to be served",
+                code="overloaded",
+                remedy="stop some streams, watch fewer, or spread the cameras over more machines",
+                stream=spec.key,
+            )
         ingest = LocalIngest(self, spec, listener)
         await ingest.open()
         return ingest
@@ -100,6 +152,11 @@ class LocalIngest:
     @property
     def port(self) -> int:
         return self._endpoint.port
+
+    @property
+    def receive_buffer_bytes(self) -> int:
+        """What the kernel granted its RTP socket; 0 where there is none."""
+        return self._endpoint.receive_buffer_bytes
 
     @property
     def last_packet_at(self) -> float | None:

@@ -10,6 +10,7 @@ import pytest
 
 from gbgw.base.errors import GatewayError
 from gbgw.gateway import Gateway
+from gbgw.serve.answers import status_of
 from tests.support import build
 from tests.support.peer import Camera, Text
 from tests.system import steps
@@ -771,3 +772,24 @@ async def all_back_except_questions(gateway: Gateway) -> None:
 async def all_back_despite_silence(gateway: Gateway) -> None:
     """A farewell that nobody answers takes limits.GOODBYE_SECONDS."""
     await all_back(gateway, 4)
+
+
+async def test_past_capacity_a_new_stream_is_refused_with_its_cause(gateway_at: GatewayAt) -> None:
+    """The camera is not even asked; the stream that plays goes on."""
+    async with gateway_at() as gateway, online(gateway) as camera, playing(gateway, camera) as (watch, _, _):
+        await plays_on(watch)
+        assert gateway.not_ready() == []
+        now = asyncio.get_running_loop().time()
+        for second in range(5):
+            gateway._worker.overload.push(1.0, False, now + second)
+        async with online(gateway, OTHER_DEVICE) as other:
+            error = await opened(gateway, OTHER_KEY)
+            assert isinstance(error, GatewayError)
+            assert error.code == "overloaded"
+            assert error.stream == OTHER_KEY
+            assert status_of(error) == 503
+            assert gateway.not_ready() == ["the media worker is overloaded and takes no more streams"]
+            assert [message for message in other.received if message.method == "INVITE"] == []
+        await plays_on(watch)
+        await watch.close()
+        camera.respond(await camera.expect("BYE"), 200)

@@ -372,3 +372,60 @@ def test_after_an_overrun_a_key_frame_is_the_first() -> None:
     assert first in keys
     assert [bytes(one.unit) for one in rest] == list(made.pictures[first : first + len(rest)])
     assert limits.WAITING_UNIT_BYTES > 2 * limits.ACCESS_UNIT_BYTES - 1
+
+
+def test_what_waits_of_all_streams_has_one_ceiling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A late loop costs each stream up to its next key frame; nobody's units pile up at the cost of others."""
+    made = program(seconds=4)
+    half = len(made.by_unit) // 2
+    first, second = (
+        [packet for unit in part for packet in unit] for part in (made.by_unit[:half], made.by_unit[half:])
+    )
+    whole = sum(map(len, made.pictures)) // 2
+    monkeypatch.setattr(limits, "WAITING_BYTES", whole)
+    thread = _receiver.ReceiveThread(capacity=4)
+    with contextlib.ExitStack() as stack:
+        folds, inlets = [], []
+        for _ in range(4):
+            one = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            folds.append(_receiver.Fold(SSRC))
+            inlets.append(thread.open(folds[-1], one.fileno()))
+        for packet in first:
+            for fold in folds:
+                fold.push(packet, 0.0)
+        assert thread.waiting_bytes == sum(fold.waiting_bytes for fold in folds)
+        assert whole // 2 < thread.waiting_bytes <= whole
+        assert thread.counts["receive.overrun_units"] == sum(fold.overrun_units for fold in folds) > 0
+        for fold in folds:
+            taken = [bytes(one.unit) for one in fold.events() if one.unit is not None and one.unit.codec is H264]
+            assert taken
+            assert taken == list(made.pictures[: len(taken)])
+        assert thread.waiting_bytes == 0
+        for packet in second:
+            folds[0].push(packet, 1.0)
+        assert thread.waiting_bytes > 0
+        pictures = [one.unit for one in folds[0].events() if one.unit is not None and one.unit.codec is H264]
+        assert pictures[0].is_keyframe
+        for packet in second:
+            folds[1].push(packet, 2.0)
+        assert thread.waiting_bytes == folds[1].waiting_bytes > 0
+        for inlet in inlets:
+            inlet.close()
+        del fold, folds, inlet, inlets
+        assert thread.waiting_bytes == 0
+    thread.close()
+
+
+async def test_a_late_loop_is_measured(event_loop_policy: Any) -> None:
+    made = program()
+    async with room() as it:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as camera:
+            for packet in made.packets[:10]:
+                camera.sendto(packet, it.to)
+            threading.Event().wait(0.15)  # the loop does something else
+            assert it.receiving.worst_loop_lateness() >= 0.1
+            await until(lambda: "first_packet" in it.receiver.steps)
+            assert it.receiving.worst_loop_lateness() >= 0.1
+            assert it.receiving.worst_loop_lateness() < 0.1
+            assert 0.0 < it.receiving.busy_seconds < 1.0
+            assert it.receiving.overrun_units == 0

@@ -2,13 +2,15 @@
 
 import asyncio
 import socket
+import threading
 from collections.abc import AsyncIterator
 from typing import Literal
 
 import pytest
 
+from gbgw.base import limits
 from gbgw.base.config import MediaConfig
-from gbgw.base.errors import MediaError, PortsExhaustedError
+from gbgw.base.errors import LocalError, MediaError, PortsExhaustedError
 from gbgw.base.tally import Tally
 from gbgw.mux.feed import Feeds
 from gbgw.worker.base import Ingest, IngestSpec, Transport
@@ -159,3 +161,32 @@ async def test_cancelled_while_it_opens(worker: LocalWorker) -> None:
             if not task.cancelled():
                 await task.result().close()
             assert worker.ports.in_use == 0
+
+
+async def test_past_capacity_new_streams_are_refused_and_old_ones_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop itself is kept from its work, so that what it is late by is measured, not told."""
+    for name, seconds in (("LOAD_SECONDS", 0.02), ("OVERLOAD_SECONDS", 0.1), ("OVERLOAD_CALM_SECONDS", 0.1)):
+        monkeypatch.setattr(limits, name, seconds)
+    tally = Tally()
+    config = MediaConfig(ports="33000-33019", overload_seconds=0.03)
+    async with LocalWorker(config, Feeds(tally=tally), tally=tally) as worker:
+        ingest = await worker.open_ingest(spec(), Listener())
+        await send(ingest, 30)
+        async with asyncio.timeout(5):
+            while not worker.overload.active:
+                threading.Event().wait(0.04)
+                await asyncio.sleep(0.001)
+        with pytest.raises(LocalError) as caught:
+            await worker.open_ingest(spec(key="another"), Listener())
+        assert caught.value.code == "overloaded"
+        assert caught.value.stream == "another"
+        assert worker.ports.in_use == 1
+        figures = {sample.name: sample.value for sample in worker.samples()}
+        assert figures["overloaded"] == 1
+        assert figures["loop_lag_seconds"] >= 0.03
+        assert (tally["worker.overloaded"], tally["worker.overload_refused"]) == (1, 1)
+        await send(ingest, 30, first=30)
+        assert ingest.figures().lost == 0
+        await fact(lambda: not worker.overload.active, "calm again")
+        second = await worker.open_ingest(spec(key="another"), Listener())
+        await asyncio.gather(ingest.close(), second.close())
