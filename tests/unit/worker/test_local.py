@@ -1,6 +1,7 @@
 """The worker in this process: what one ingest takes it gives back, whatever happens on the way."""
 
 import asyncio
+import contextlib
 import socket
 import threading
 from collections.abc import AsyncIterator
@@ -51,8 +52,10 @@ async def worker() -> AsyncIterator[LocalWorker]:
     assert worker.ports.in_use == 0
 
 
-async def send(ingest: Ingest, pictures: int, *, first: int = 0, tcp: bool = False) -> None:
-    """Return when the ingest has counted every packet."""
+async def send(
+    ingest: Ingest, pictures: int, *, first: int = 0, tcp: bool = False, source: socket.socket | None = None
+) -> None:
+    """Return when the ingest has counted every packet. source: of a camera that goes on."""
     before = ingest.figures().packets
     loop = asyncio.get_running_loop()
     sequence = 10 * first
@@ -69,7 +72,8 @@ async def send(ingest: Ingest, pictures: int, *, first: int = 0, tcp: bool = Fal
         writer.close()
         await writer.wait_closed()
         return
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as camera:
+    with contextlib.ExitStack() as stack:
+        camera = source or stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         camera.setblocking(False)
         for packet in packets:
             await loop.sock_sendto(camera, packet, ("127.0.0.1", ingest.port))
@@ -169,12 +173,13 @@ async def test_past_capacity_new_streams_are_refused_and_old_ones_stay(monkeypat
         monkeypatch.setattr(limits, name, seconds)
     tally = Tally()
     config = MediaConfig(ports="33000-33019", overload_seconds=0.03)
+    camera = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     async with LocalWorker(config, Feeds(tally=tally), tally=tally) as worker:
         ingest = await worker.open_ingest(spec(), Listener())
-        await send(ingest, 30)
+        await send(ingest, 30, source=camera)
         async with asyncio.timeout(5):
             while not worker.overload.active:
-                threading.Event().wait(0.04)
+                threading.Event().wait(0.1)  # a timer of 20 ms is 80 late
                 await asyncio.sleep(0.001)
         with pytest.raises(LocalError) as caught:
             await worker.open_ingest(spec(key="another"), Listener())
@@ -185,8 +190,9 @@ async def test_past_capacity_new_streams_are_refused_and_old_ones_stay(monkeypat
         assert figures["overloaded"] == 1
         assert figures["loop_lag_seconds"] >= 0.03
         assert (tally["worker.overloaded"], tally["worker.overload_refused"]) == (1, 1)
-        await send(ingest, 30, first=30)
+        await send(ingest, 30, first=30, source=camera)
         assert ingest.figures().lost == 0
+        camera.close()
         await fact(lambda: not worker.overload.active, "calm again")
         second = await worker.open_ingest(spec(key="another"), Listener())
         await asyncio.gather(ingest.close(), second.close())
