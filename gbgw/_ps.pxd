@@ -20,6 +20,7 @@ cdef class AccessUnit:
     cdef readonly tuple parameter_sets
     cdef readonly bint discontinuity
     cdef readonly double arrived
+    cdef readonly int refresh
     cdef object owner  # bytes or Block: what keeps `data` alive
     cdef const uint8_t* data
     cdef Py_ssize_t length
@@ -63,6 +64,7 @@ cdef struct Finished:  # a unit on its way to Python; owns `data`
     int track_id
     bint is_keyframe
     bint discontinuity
+    int refresh
     int sets
     Span set[32]
 
@@ -132,8 +134,12 @@ cdef class Demuxer:
     cdef bint marked_close
     cdef bint leftover  # bytes that follow a unit that was ended early
     cdef Times closed_times
+    cdef int since_key  # pictures, to know whether a gradual refresh can be through
     cdef Py_ssize_t marked_at
     cdef int agreements
+    cdef bint proved  # a unit of several packets was marked on its last alone
+    cdef bint mark_due  # the last packet has had no marker so far
+    cdef bint unmarked  # the unit in progress had a packet without
 
     # the audio or private PES in progress
     cdef Buffer side
@@ -184,6 +190,8 @@ cdef class Demuxer:
     cdef bint emit(self, Py_ssize_t length, int codec) noexcept nogil
     cdef void shift(self, Py_ssize_t length) noexcept nogil
     cdef bint endable(self) noexcept nogil
+    cdef bint trusts_marks(self) noexcept nogil
+    cdef void distrust(self) noexcept nogil
     cdef void end_early(self) noexcept nogil
     cdef bint side_pes(self) noexcept nogil
     cdef bint landing(self) noexcept nogil

@@ -42,6 +42,7 @@ cdef class AccessUnit:
         int track_id=0xE0,
         bint discontinuity=False,
         double arrived=0.0,
+        int refresh=0,
     ):
         self.owner = data
         self.data = <const uint8_t*>PyBytes_AS_STRING(data)
@@ -54,6 +55,7 @@ cdef class AccessUnit:
         self.track_id = track_id
         self.discontinuity = discontinuity
         self.arrived = arrived
+        self.refresh = refresh
 
     def __len__(self):
         return self.length
@@ -74,6 +76,7 @@ cdef class AccessUnit:
         unit.track_id = self.track_id
         unit.discontinuity = self.discontinuity
         unit.arrived = self.arrived
+        unit.refresh = self.refresh
         return unit
 
     def __bytes__(self):
@@ -91,6 +94,7 @@ cdef class AccessUnit:
             and self.track_id == unit.track_id
             and self.is_keyframe == unit.is_keyframe
             and self.discontinuity == unit.discontinuity
+            and self.refresh == unit.refresh
             and self.pts == unit.pts
             and self.dts == unit.dts
             and self.codec == unit.codec
@@ -105,6 +109,7 @@ cdef class AccessUnit:
         return (
             f"AccessUnit({self.codec.name}, {self.length} bytes, track_id=0x{self.track_id:02x}, pts={self.pts}, dts={self.dts}"
             f"{', keyframe' if self.is_keyframe else ''}{', discontinuity' if self.discontinuity else ''}"
+            f"{f', refresh={self.refresh}' if self.refresh else ''}"
             f"{f', {len(self.parameter_sets)} parameter sets' if self.parameter_sets else ''})"
         )
 
@@ -119,13 +124,14 @@ cdef class AccessUnit:
             self.track_id,
             self.discontinuity,
             self.arrived,
+            self.refresh,
         )
 
 
-def _unpickle(data, codec, pts, dts, is_keyframe, parameter_sets, track_id, discontinuity, arrived):
+def _unpickle(data, codec, pts, dts, is_keyframe, parameter_sets, track_id, discontinuity, arrived, refresh):
     return AccessUnit(
         data, codec, pts, dts, is_keyframe=is_keyframe, parameter_sets=parameter_sets, track_id=track_id,
-        discontinuity=discontinuity, arrived=arrived,
+        discontinuity=discontinuity, arrived=arrived, refresh=refresh,
     )
 
 
@@ -180,6 +186,11 @@ cdef enum:
     MAX_SET_BYTES = 4096  # limits.PARAMETER_SET_BYTES
     MAX_PSM_BYTES = 1018  # limits.PSM_BYTES
     MAX_SYSTEM_HEADER_BYTES = 1024  # limits.SYSTEM_HEADER_BYTES
+    PREFIX_NALS = 16  # before a picture's first slice: delimiter, parameter sets, SEI
+    SEI_BYTES = 256  # of one SEI NAL unit that are looked at: a recovery point comes early or not at all
+    SEI_PAYLOADS = 16
+    MAX_REFRESH = 1000  # pictures until a gradual refresh is through; more is no way to begin
+    REFRESH_UNKNOWN = 1 << 30
     SPS_BYTES = 64  # enough to reach frame_mbs_only_flag without scaling lists
 
 cdef uint8_t[256] _ROW_OF_STREAM_TYPE
@@ -324,6 +335,13 @@ cdef int starts_picture(int codec, int first, int second, int third) noexcept no
     return -1
 
 
+cdef bint goes_on(int codec, int first, int second, int third) noexcept nogil:
+    """Is a NAL unit that begins with these bytes a slice, but not a picture's first one?"""
+    if codec == H264:
+        return (2 < (first & 0x1F) < 5) or (1 <= (first & 0x1F) <= 5 and second & 0x80 == 0)
+    return codec == H265 and (first >> 1 & 0x3F) < 32 and third & 0x80 == 0
+
+
 cdef Py_ssize_t adts_length(const Cursor* c, Py_ssize_t at) noexcept nogil:
     """Length of the ADTS frame at `at` (ISO/IEC 13818-7 section 6.2), or 0."""
     cdef Py_ssize_t length
@@ -436,6 +454,82 @@ cdef bint excludes_fields(Cursor sps) noexcept nogil:
     return bit(&b) == 1 and not b.bytes.short
 
 
+cdef inline int bits8(Bits* b) noexcept nogil:
+    cdef int value = 0
+    for _ in range(8):
+        value = (value << 1) | bit(b)
+    return value
+
+
+cdef int sei_number(Bits* b) noexcept nogil:
+    """payloadType or payloadSize (H.264 section 7.3.2.3.1); more than SEI_BYTES where it is absurd."""
+    cdef int value = 0, byte = 255
+    while byte == 255 and value <= SEI_BYTES:
+        byte = bits8(b)
+        value += byte
+    return value
+
+
+cdef int recovery_point(Cursor sei, int codec) noexcept nogil:
+    """recovery_frame_cnt of an H.264 SEI (section D.1.8), recovery_poc_cnt of an H.265 one (section D.2.8); -1 without."""
+    cdef Bits b
+    cdef int kind, size
+    cdef int64_t count
+    take(&sei, 1 if codec == H264 else 2)
+    sei.end = min(sei.end, sei.at + SEI_BYTES)
+    b.bytes = sei
+    b.zeros = b.mask = b.byte = 0
+    for _ in range(SEI_PAYLOADS):
+        kind = sei_number(&b)
+        size = sei_number(&b)
+        if kind == 6:
+            count = exp_golomb(&b)
+            if codec == H265:
+                count = -1 if count and not count & 1 else (count + 1) >> 1  # se(v)
+            return <int>count if 0 <= count <= MAX_REFRESH and not b.bytes.short else -1
+        for _ in range(size):
+            bits8(&b)
+            if b.bytes.short:
+                return -1
+    return -1
+
+
+cdef int way_in(const Cursor* unit, int codec) noexcept nogil:
+    """How decoding may begin at a picture that is no IDR and no IRAP: 0 at once, n > 0 whole after n more pictures, -1 not.
+
+    An H.264 I picture counts where its parameter sets come with it or a recovery point announces it: so open GOPs and
+    cameras without IDR mark where one may come in. A recovery point on other pictures begins a gradual refresh.
+    """
+    cdef Cursor nal
+    cdef Py_ssize_t at = 0
+    cdef int i, kind, recovery = -1
+    cdef bint has_sets = False
+    for i in range(PREFIX_NALS):
+        at = find_start_code(unit.base, at, unit.end)
+        if at < 0:
+            return -1
+        nal = unit[0]
+        nal.at = at + 3
+        if codec == H264:
+            kind = peek(&nal, 0) & 0x1F
+            if 1 <= kind <= 5:
+                if kind == 1 and (has_sets or recovery >= 0) and (peek(&nal, 1) & 0xF0 == 0xB0 or peek(&nal, 1) == 0x88):
+                    return 0  # first_mb_in_slice 0, slice_type 2 or 7: I
+                return recovery if recovery > 0 else -1
+            has_sets = has_sets or kind == 7
+        else:
+            kind = peek(&nal, 0) >> 1 & 0x3F
+            if kind < 32:
+                return recovery
+        if kind == (6 if codec == H264 else 39):
+            nal.end = find_start_code(unit.base, nal.at, unit.end)
+            if nal.end < 0:
+                return -1
+            recovery = max(recovery, recovery_point(nal, codec))
+        at += 3
+    return -1
+
+
 @cython.final
 @cython.auto_pickle(False)
 cdef class ElementaryStream:
@@ -466,6 +560,7 @@ cdef class Demuxer:
         self.video_id = -1
         self.marked_at = -1
         self.side_suspect = -1
+        self.since_key = REFRESH_UNKNOWN
 
     def __dealloc__(self):
         cdef Py_ssize_t i
@@ -550,6 +645,8 @@ cdef class Demuxer:
     cdef void take(self, const uint8_t* base, Py_ssize_t length, double now) noexcept nogil:
         cdef Cursor whole = cursor(base, length)
         self.now = now
+        self.unmarked = self.unmarked or self.mark_due
+        self.mark_due = True
         while left(&whole) > 0:
             self.source = sub(&whole, min(left(&whole), SLICE_BYTES))
             self.run()
@@ -558,19 +655,21 @@ cdef class Demuxer:
     cdef void miss(self) noexcept nogil:
         cdef int i
         self.lose()
+        self.since_key = REFRESH_UNKNOWN
         for i in range(256):
             self.stream[i].discontinuity = True
 
     cdef void take_mark(self, double now) noexcept nogil:
+        self.mark_due = False
         if self.open and not self.damaged:
             if self.marked_at >= 0 and self.marked_at < held(&self.unit):
-                self.agreements = 0  # an earlier marker was in the middle
+                self.distrust()  # an earlier marker was in the middle
             if held(&self.head) or not (self.state == SYNCED or self.state == LANDING or (self.state == IN_VIDEO and self.remaining < 0)):
-                self.agreements = 0
+                self.distrust()
                 self.marked_at = -1
             elif self.has_vcl():
                 self.marked_at = held(&self.unit)
-                if self.agreements >= MARKS_TO_TRUST:
+                if self.trusts_marks():
                     self.marked_close = True
                     self.end_early()
             else:
@@ -1005,7 +1104,7 @@ cdef class Demuxer:
         cdef Py_ssize_t ahead = header + (7 if payload < 0 else min(payload, 7))
         cdef int zeros = 2, stream_id, picture = 0
         cdef Py_ssize_t border
-        cdef bint starts, fresh, ahead_of_picture, before_border = False
+        cdef bint starts, fresh, ahead_of_picture, before_border = False, middle = False
         if not self.view(ahead, &c):
             return False
         stream_id = peek(&c, 3)
@@ -1016,15 +1115,16 @@ cdef class Demuxer:
         starts = left(&c) > zeros and peek(&c, 0) == 0 and peek(&c, 1) == 0 and peek(&c, zeros) == 1
         if starts:
             picture = starts_picture(self.judge(), peek(&c, zeros + 1), peek(&c, zeros + 2), peek(&c, zeros + 3))
+            middle = goes_on(self.judge(), peek(&c, zeros + 1), peek(&c, zeros + 2), peek(&c, zeros + 3))
         fresh = times.has_pts and not (self.times.has_pts and self.times.pts == times.pts)
         if payload != 0:
             if not self.open:
                 if self.closed_early:
-                    fresh = starts and ((times.has_pts and not same_pts(&times, &self.closed_times)) or picture != 0)
-                    if self.marked_close:
-                        self.agreements = MARKS_TO_TRUST if fresh else 0
+                    fresh = starts and not middle and ((times.has_pts and not same_pts(&times, &self.closed_times)) or picture != 0)
+                    if self.marked_close and not fresh:
+                        self.distrust()
                 else:
-                    fresh = starts and ((times.has_pts and not self.unaligned) or picture != 0)
+                    fresh = starts and not middle and ((times.has_pts and not self.unaligned) or picture != 0)
                 self.open_unit(times)
                 if not fresh:  # its beginning went by: with the last unit, or before we listened
                     self.damaged = True
@@ -1138,7 +1238,7 @@ cdef class Demuxer:
                         self.forget_unit()
                         self.closed_early = True
                     elif self.leftover and self.marked_close:
-                        self.agreements = 0
+                        self.distrust()
                     self.leftover = False
                     return
             if left(&found) < 6 and not final:
@@ -1313,7 +1413,7 @@ cdef class Demuxer:
     cdef void shift(self, Py_ssize_t length) noexcept nogil:
         """Drop bytes at the front of a unit that will not be returned."""
         if self.leftover and self.marked_close:
-            self.agreements = 0
+            self.distrust()
         self.leftover = False
         drop(&self.unit, length)
         self.scan_at -= length
@@ -1339,8 +1439,13 @@ cdef class Demuxer:
         self.measure(length)
         self.end_set(length)
         if marked >= 0 and marked <= length and not self.damaged:
-            self.agreements = min(self.agreements + 1, MARKS_TO_TRUST) if marked == length else 0
+            if marked == length:
+                self.agreements = min(self.agreements + 1, MARKS_TO_TRUST)
+                self.proved = self.proved or self.unmarked
+            else:
+                self.distrust()
             marked = -1
+        self.unmarked = False
         codec = self.judge()
         if codec and codec != self.stream[self.video_id].declared:
             self.detect(self.video_id, codec)
@@ -1388,8 +1493,12 @@ cdef class Demuxer:
         cdef Buffer rest = buffer(self.unit.limit)
         cdef Cursor c = live(&self.unit)
         cdef Py_ssize_t tail = held(&self.unit) - length
-        cdef int i
+        cdef int i, refresh
+        cdef bint is_key = self.evidence.key264 if codec == H264 else self.evidence.key265
         cdef uint8_t* smaller
+        c.end = length
+        refresh = 0 if is_key else way_in(&c, codec)
+        c = live(&self.unit)
         take(&c, length)
         unit = self.next_finished()
         if unit == NULL:
@@ -1420,7 +1529,10 @@ cdef class Demuxer:
         unit.arrived = self.arrived
         unit.codec = codec
         unit.track_id = self.video_id
-        unit.is_keyframe = self.evidence.key264 if codec == H264 else self.evidence.key265
+        # A camera that announces a refresh with every picture is not believed: one must be through before the next.
+        unit.is_keyframe = 0 <= refresh <= self.since_key
+        unit.refresh = refresh if unit.is_keyframe else 0
+        self.since_key = 0 if unit.is_keyframe else min(self.since_key + 1, <int>REFRESH_UNKNOWN)
         unit.discontinuity = self.stream[self.video_id].discontinuity
         self.stream[self.video_id].discontinuity = False
         unit.sets = 0
@@ -1434,10 +1546,20 @@ cdef class Demuxer:
         return True
 
     cdef bint endable(self) noexcept nogil:
+        """May silence end the unit? Not inside a PES, and an unbounded one has no end of its own; and where markers end units
+        a missing one means that more is to come, or was lost: the next packet will say."""
         return (
-            self.open and not self.damaged and self.state != HUNT and self.state != RESYNC
-            and not (self.state == IN_VIDEO and self.remaining > 0) and self.has_vcl()
+            self.open and not self.damaged and self.state != HUNT and self.state != RESYNC and self.state != IN_VIDEO
+            and not self.trusts_marks() and self.has_vcl()
         )
+
+    cdef bint trusts_marks(self) noexcept nogil:
+        """Markers have ended units for a while, one of several packets among them: a marker on every packet proves nothing."""
+        return self.agreements >= MARKS_TO_TRUST and self.proved
+
+    cdef void distrust(self) noexcept nogil:
+        self.agreements = 0
+        self.proved = False
 
     cdef void end_early(self) noexcept nogil:
         """End the unit before anything of the next one was seen."""
@@ -1563,6 +1685,7 @@ cdef class Demuxer:
         unit.codec = codec
         unit.track_id = self.side_id
         unit.is_keyframe = True
+        unit.refresh = 0
         unit.discontinuity = stream.discontinuity
         unit.sets = 0
         stream.discontinuity = False
@@ -1605,6 +1728,7 @@ cdef list make_units(Finished* finished, Py_ssize_t count):
             unit.is_keyframe = f.is_keyframe
             unit.discontinuity = f.discontinuity
             unit.arrived = f.arrived
+            unit.refresh = f.refresh
             unit.parameter_sets = ()
             if f.sets:
                 sets = []

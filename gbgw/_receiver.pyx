@@ -382,11 +382,14 @@ cdef class Fold:
         self.jitter.release_due(now)
         if self.jitter.ready_count:
             self.pass_on(now)
-        self.demuxer.wait(now)
+        if self.jitter.held_count == 0:  # what is held behind a hole shows that it is no silence
+            self.demuxer.wait(now)
         self.note_units(now, self.has_timestamp, self.timestamp)
 
     cdef double due(self) noexcept nogil:
-        return min(self.jitter.due(), self.demuxer.due()) if not self.closed else INFINITY
+        if self.closed:
+            return INFINITY
+        return self.jitter.due() if self.jitter.held_count else self.demuxer.due()
 
     cdef void pass_on(self, double now) noexcept nogil:
         """Packets in order into the demultiplexer."""

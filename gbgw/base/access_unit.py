@@ -34,7 +34,13 @@ class AccessUnit(Protocol):
 
     @property
     def is_keyframe(self) -> bool:
-        """True for a random access point (IDR; for H.265 any IRAP), and for all audio."""
+        """True where decoding may begin, and for all audio: an IDR, any IRAP of H.265, an H.264 I picture with its
+        parameter sets or a recovery point, and where a gradual refresh begins (`refresh`). What follows in decoding
+        order and is shown before it may refer to what came before it (leading pictures)."""
+
+    @property
+    def refresh(self) -> int:
+        """Of a key frame: pictures to decode before one is whole (recovery point SEI: H.264 section D.2.8); 0: none."""
 
     @property
     def parameter_sets(self) -> tuple[bytes, ...]:

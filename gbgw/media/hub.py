@@ -54,12 +54,13 @@ def _ignore(unit: AccessUnit, track: Track) -> None:
 class Subscription:
     """One sink on one Stream; made by Stream.attach."""
 
-    __slots__ = ("_stream", "deliver", "sink")
+    __slots__ = ("_entered_at", "_stream", "deliver", "sink")
 
     def __init__(self, stream: "Stream", sink: Sink) -> None:
         self._stream: Stream | None = stream
         self.sink = sink
         self.deliver: Callable[[AccessUnit, Track], None] = _ignore
+        self._entered_at = 0  # pts of the key frame this sink came in with
 
     @property
     def attached(self) -> bool:
@@ -83,16 +84,29 @@ class Subscription:
     def _flow(self) -> None:
         self.deliver = self.sink.on_unit
 
+    def _enter(self, pts: int) -> None:
+        """The sink has a key frame, and nothing from before it."""
+        self._entered_at = pts
+        self.deliver = self._deliver_after_keyframe
+
     def _deliver_from_keyframe(self, unit: AccessUnit, track: Track) -> None:
         if unit.is_keyframe and track.is_video:
-            self._flow()
+            self._enter(unit.pts or 0)
             self.sink.on_unit(unit, track)
+
+    def _deliver_after_keyframe(self, unit: AccessUnit, track: Track) -> None:
+        """Leave out leading pictures: they refer to what this sink has never had."""
+        if track.is_video:
+            if not unit.is_keyframe and (unit.pts or 0) < self._entered_at:
+                return
+            self._flow()
+        self.sink.on_unit(unit, track)
 
 
 class _Source:
     """What is known of one elementary stream, published or not."""
 
-    __slots__ = ("codec", "last_at", "live", "meter", "seen", "sets", "sps", "track", "track_id")
+    __slots__ = ("codec", "key_pts", "last_at", "live", "meter", "seen", "sets", "sps", "track", "track_id")
 
     def __init__(self, track_id: int, codec: Codec) -> None:
         self.track_id = track_id
@@ -103,6 +117,7 @@ class _Source:
         self.sets: dict[tuple[int, int], bytes] = {}
         self.sps: params.Sps | None = None
         self.meter = ReorderMeter()
+        self.key_pts = 0  # of the last key frame
         self.last_at = float("-inf")
 
     def learn(self, found: tuple[bytes, ...]) -> bool:
@@ -354,6 +369,7 @@ class Stream:
             if source.track is None:
                 self.tally.add("hub.no_parameter_sets", now=now)
                 return
+            source.key_pts = pts
             if self._key_dts is not None and dts > self._key_dts:
                 self.gop_seconds = ticks.to_seconds(dts - self._key_dts)
             self._key_dts = dts
@@ -372,7 +388,7 @@ class Stream:
                 # there before it.
                 self._gop_open = False
                 self.tally.add("hub.gop_hole", now=now)
-            else:
+            elif pts >= source.key_pts:  # a leading picture is of no use to a sink that comes in at the key frame
                 self._cache(unit, self._gop[0][1], now)  # newer parameter sets count from their key frame
         if source.live is not None:
             self._fan_out(unit, source.live)
@@ -482,19 +498,22 @@ class Stream:
         frame.
         """
         sink = subscription.sink
+        gop = tuple(self._gop)
         whole = self._gop_open or self.video is None
         try:
-            for unit, track in tuple(self._gop):
+            for unit, track in gop:
                 if not subscription.attached:
                     return
                 sink.on_unit(unit, track)
         except Exception:
             self._failed(subscription)
         if subscription.attached:
-            if whole:
-                subscription._flow()
-            else:
+            if not whole:
                 subscription._wait()
+            elif gop and gop[0][1].is_video:
+                subscription._enter(gop[0][0].pts or 0)
+            else:
+                subscription._flow()
 
     def _tell_tracks(self, subscription: Subscription) -> None:
         if not subscription.attached:

@@ -18,6 +18,8 @@ from gbgw.base.codec import H264, H265, Codec
 
 H264_SPS: Final = 7
 H264_PPS: Final = 8
+H265_BLA: Final = 16  # BLA_W_LP
+H265_CRA: Final = 21
 H265_VPS: Final = 32
 H265_SPS: Final = 33
 H265_PPS: Final = 34

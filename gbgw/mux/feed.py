@@ -32,6 +32,8 @@ class Chunk(NamedTuple):
     track_id: of the unit inside; 0 for an init chunk.
     arrived: loop seconds at which the (last) unit inside arrived; 0.0 for an init chunk.
     generation: of the Stream.
+    is_leading: a picture that refers to what is before the last chunk that starts_gop: nothing for a viewer that came
+    in there. Not told for MPEG-TS, whose chunks are not cut by unit.
     """
 
     data: bytes
@@ -42,6 +44,7 @@ class Chunk(NamedTuple):
     track_id: int = 0
     arrived: float = 0.0
     generation: int = 0
+    is_leading: bool = False
 
 
 class ChunkSink(Protocol):
@@ -59,13 +62,14 @@ class ChunkSink(Protocol):
 class Attachment:
     """One ChunkSink on one Feed; made by Feed.attach."""
 
-    __slots__ = ("_feed", "_sink", "_splice", "_waiting")
+    __slots__ = ("_entering", "_feed", "_sink", "_splice", "_waiting")
 
     def __init__(self, feed: "Feed", sink: ChunkSink, *, splice: bool) -> None:
         self._feed: Feed | None = feed
         self._sink = sink
         self._splice = splice
         self._waiting = True  # for a chunk that starts a GOP
+        self._entering = True  # in its first GOP: it has nothing that leading pictures refer to
 
     @property
     def attached(self) -> bool:
@@ -106,6 +110,8 @@ class Feed:
         self._init: Chunk | None = None
         self._origin: int | None = None
         self._last_dts = 0
+        self._key_pts = 0
+        self._tells_leading = form.name != "ts"
         self._gop: list[Chunk] = []
         self._gop_bytes = 0
         self._gop_open = False
@@ -193,12 +199,14 @@ class Feed:
         self._last_dts = max(self._last_dts, dts)
         if unit.discontinuity and track.is_video and not unit.is_keyframe:
             self._gop_open = False  # a new viewer may not be shown what follows a hole
+        if unit.is_keyframe and track.is_video:
+            self._key_pts = pts
         try:
             pieces = writer.write(unit, track, pts, dts)
         except RefusedError as error:
             self._tally.add("feed.mux_refused", detail=str(error), now=unit.arrived)
             return
-        self._publish(pieces, unit.arrived)
+        self._publish(pieces, unit.arrived, self._tells_leading and track.is_video and pts < self._key_pts)
 
     def on_end(self, cause: GatewayError | None) -> None:
         self._publish(self._close_writer(), 0.0)
@@ -239,16 +247,16 @@ class Feed:
             self._tally.add("feed.mux_refused", detail=str(error))
             return ()
 
-    def _publish(self, pieces: Sequence[Piece], arrived: float) -> None:
+    def _publish(self, pieces: Sequence[Piece], arrived: float, is_leading: bool = False) -> None:
         for data, starts_gop, dts, track_id, duration in pieces:
-            chunk = Chunk(data, False, starts_gop, dts, duration, track_id, arrived, self._generation)
+            chunk = Chunk(data, False, starts_gop, dts, duration, track_id, arrived, self._generation, is_leading)
             self.chunks += 1
             self.bytes += len(data)
             if starts_gop:
                 self._gop = []
                 self._gop_bytes = 0
                 self._gop_open = True
-            if self._gop_open:
+            if self._gop_open and not is_leading:
                 self._gop.append(chunk)
                 self._gop_bytes += len(data)
                 span = dts - (self._gop[0].dts or 0)
@@ -292,6 +300,11 @@ class Feed:
             if not chunk.starts_gop:
                 return
             attachment._waiting = False
+            attachment._entering = True
+        elif chunk.starts_gop:
+            attachment._entering = False
+        elif chunk.is_leading and attachment._entering:
+            return
         try:
             attachment._sink.on_chunk(chunk)
         except Exception:

@@ -14,6 +14,7 @@ from gbgw.base import limits
 from gbgw.base.access_unit import AccessUnit
 from gbgw.base.codec import AUDIO, VIDEO, Codec
 from gbgw.base.tally import Tally
+from gbgw.media.freeze import Freeze
 from gbgw.media.hub import Stream
 from gbgw.media.timeline import Timeline
 from gbgw.net import diagnosis
@@ -120,13 +121,12 @@ class Receiver:
         self.steps: dict[str, float] = {}
         self.is_driven = False  # the receive thread keeps the fold's deadlines
         self.goodbye_at: float | None = None
-        self.frozen = False
         self._clock = clock
         self._expected_ssrc = expected_ssrc
-        self._freezes = loss == "freeze"
         self._on_step = on_step
         self._on_keyframe_wanted = on_keyframe_wanted
         self._timeline = Timeline(tally=self.tally)
+        self._freeze = Freeze(loss, tally=self.tally)
         self._reporter_ssrc = secrets.randbits(32)
         self._seen: dict[str, int] = {}
         self._asked_at: float | None = None
@@ -171,6 +171,11 @@ class Receiver:
         return self.fold.receiver_report(self._reporter_ssrc, now)
 
     # For whoever watches
+
+    @property
+    def frozen(self) -> bool:
+        """True while pictures are dropped because of a hole."""
+        return self._freeze.frozen
 
     @property
     def last_packet_at(self) -> float | None:
@@ -241,8 +246,6 @@ class Receiver:
         if is_video:
             if unit.discontinuity:
                 self._lost(now)
-            if unit.is_keyframe:
-                self.frozen = False
             if "first_keyframe" not in self.steps and unit.codec.supported:
                 if unit.parameter_sets:
                     self._step("parameter_sets", now)
@@ -250,10 +253,10 @@ class Receiver:
                     self._step("first_keyframe", now)
         # Frozen units pass through the time line too: it must not take the freeze for a jump.
         timed = self._timeline.push(unit, now, timestamp)
-        if is_video and self.frozen:
-            self.tally.add("receiver.frozen_units", len(timed), now=now)
-            self._ask(now)
-            return
+        if is_video and unit.codec.supported:
+            timed = [shown for one in timed for shown in self._freeze.push(one, now)]
+            if self._freeze.frozen:
+                self._ask(now)
         for one in timed:
             self.stream.push(one, now)
         if self.stream.published:
@@ -263,9 +266,7 @@ class Receiver:
         """There is a hole before what comes next."""
         if "first_keyframe" not in self.steps:
             return  # nothing can refer to what was never seen, and the first key frame is on its way
-        if self._freezes and not self.frozen:
-            self.frozen = True
-            self.tally.add("receiver.freezes", now=now)
+        self._freeze.lose(now)
         self._ask(now)
 
     def _ask(self, now: float) -> None:

@@ -37,6 +37,7 @@ class Connection:
 
     __slots__ = (
         "_allowance",
+        "_entering",
         "_low",
         "_on_end",
         "_progress_at",
@@ -69,6 +70,7 @@ class Connection:
         self._serial = 0
         self._started = False  # an init chunk was written
         self._waiting = True  # for a chunk that starts a GOP
+        self._entering = True  # in its first GOP since then: it has nothing that leading pictures refer to
         self._low: int | None = None  # while slow: smallest buffer seen
         self._progress_at = 0.0
         viewer.queue = transport.get_write_buffer_size
@@ -94,6 +96,10 @@ class Connection:
             self._started = True
             self._waiting = self._waiting and not chunk.starts_gop
             self._write(data)  # small, and everything after it depends on it: slow viewers get it too
+            return
+        if chunk.starts_gop:
+            self._entering = self._waiting
+        elif chunk.is_leading and self._entering:
             return
         size = self._transport.get_write_buffer_size()
         if not self._waiting:

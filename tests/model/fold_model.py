@@ -42,7 +42,8 @@ class Fold:
     def poll(self, now: float) -> None:
         if not self._closed:
             self._pass_on(self.jitter.poll(now), now)
-            self._note(self.demuxer.poll(now), now, self._timestamp)
+            if self.jitter.depth == 0:
+                self._note(self.demuxer.poll(now), now, self._timestamp)
 
     def close(self, now: float) -> None:
         if not self._closed:
@@ -81,8 +82,7 @@ class Fold:
 
     @property
     def deadline(self) -> float | None:
-        found = [at for at in (self.jitter.deadline, self.demuxer.deadline) if at is not None]
-        return min(found, default=None)
+        return self.jitter.deadline if self.jitter.depth else self.demuxer.deadline
 
     @property
     def max_seconds(self) -> float:

@@ -79,6 +79,13 @@ def starts_picture(codec: Codec | None, head: bytes) -> bool | None:
     return None
 
 
+def goes_on(codec: Codec | None, head: bytes) -> bool:
+    """A slice that is not its picture's first."""
+    if codec is H264:
+        return kind264(head) in (3, 4) or (kind264(head) in (1, 2, 5) and head[1] < 0x80)
+    return codec is H265 and kind265(head) & 0x3F < 32 and head[2] < 0x80
+
+
 def valid264(head: bytes) -> bool:
     first, kind, reference = head[0], kind264(head), head[0] & 0x60
     if first >= 0x80:
@@ -120,9 +127,7 @@ def time(coded: bytes) -> int | None:
     return (coded[0] >> 1 & 7) << 30 | coded[1] << 22 | coded[2] >> 1 << 15 | coded[3] << 7 | coded[4] >> 1
 
 
-def excludes_fields(sps: bytes) -> bool:
-    """frame_mbs_only_flag of an SPS whose first 64 bytes are given."""
-    payload = sps[4:]
+def unescape(payload: bytes) -> bytes:
     clean = bytearray()
     zeros = 0
     skip = False
@@ -133,26 +138,34 @@ def excludes_fields(sps: bytes) -> bool:
         skip = False
         clean.append(byte)
         zeros = zeros + 1 if byte == 0 else 0
-    text = "".join(f"{byte:08b}" for byte in clean)
-    at = 0
+    return bytes(clean)
 
-    def bits(count: int) -> int:
-        nonlocal at
-        if at + count > len(text):
+
+class BitReader:
+    def __init__(self, data: bytes) -> None:
+        self._text = "".join(f"{byte:08b}" for byte in data)
+        self._at = 0
+
+    def u(self, count: int) -> int:
+        if self._at + count > len(self._text):
             raise EOFError
-        at += count
-        return int(text[at - count : at], 2)
+        self._at += count
+        return int(self._text[self._at - count : self._at], 2)
 
-    def ue(most: int = 1 << 40) -> int:
-        nonlocal at
+    def ue(self, most: int = 1 << 40) -> int:
         zeros = 0
-        while zeros < 32 and not bits(1):
+        while zeros < 32 and not self.u(1):
             zeros += 1
-        value = (1 << zeros | (bits(zeros) if zeros else 0)) - 1 if zeros else 0
+        value = (1 << zeros | (self.u(zeros) if zeros else 0)) - 1 if zeros else 0
         if value > most:
             raise ValueError
         return value
 
+
+def excludes_fields(sps: bytes) -> bool:
+    """frame_mbs_only_flag of an SPS whose first 64 bytes are given."""
+    reader = BitReader(unescape(sps[4:]))
+    bits, ue = reader.u, reader.ue
     try:
         profile = sps[1]
         ue(31)
@@ -181,6 +194,54 @@ def excludes_fields(sps: bytes) -> bool:
         return bool(bits(1))
     except (EOFError, ValueError, IndexError):
         return False
+
+
+def recovery_point(sei: bytes, codec: Codec) -> int:
+    """recovery_frame_cnt or recovery_poc_cnt of an SEI NAL unit; -1 without."""
+    bits = BitReader(unescape(sei[1 if codec is H264 else 2 :][:256]))
+
+    def number() -> int:
+        value, byte = 0, 255
+        while byte == 255 and value <= 256:
+            byte = bits.u(8)
+            value += byte
+        return value
+
+    try:
+        for _ in range(16):
+            kind, size = number(), number()
+            if kind == 6:
+                code = bits.ue()
+                count = code if codec is H264 else (code + 1) // 2 if code % 2 else -code // 2
+                return count if 0 <= count <= 1_000 else -1
+            for _ in range(size):
+                bits.u(8)
+    except EOFError:
+        pass
+    return -1
+
+
+def way_in(nals: list[bytes], codec: Codec) -> int:
+    """How decoding may begin: 0 at once, n after n pictures, -1 not. nals: from their headers on."""
+    recovery = -1
+    has_sets = False
+    for nal in nals[:16]:
+        head = nal[:3].ljust(3, b"\0")
+        if codec is H264:
+            kind = kind264(head)
+            if 1 <= kind <= 5:
+                intra = head[1] >> 4 == 0b1011 or head[1] == 0b10001000
+                if kind == 1 and intra and (has_sets or recovery >= 0):
+                    return 0
+                return max(recovery, 0) or -1
+            has_sets = has_sets or kind == 7
+        else:
+            kind = kind265(head) & 63
+            if kind < 32:
+                return recovery
+        if kind == (6 if codec is H264 else 39):
+            recovery = max(recovery, recovery_point(nal, codec))
+    return -1
 
 
 def adts_frames(payload: bytes) -> list[int] | None:
@@ -279,6 +340,8 @@ class Demuxer:
         self._video_id: int | None = None
         self._unaligned = self._frames_only = False
         self._agreements = 0
+        self._proved = self._mark_due = self._unmarked = False
+        self._since_key = 1 << 30
         self._passed = 0  # stream offset of _data[0]
         self._reread_from = 0
         self._out: list[AccessUnit] = []
@@ -310,6 +373,8 @@ class Demuxer:
         if not isinstance(payload, bytes):
             raise TypeError(f"bytes, not {type(payload).__name__}")
         self._now = now
+        self._unmarked = self._unmarked or self._mark_due
+        self._mark_due = True
         self._data += payload
         next(self._parser)
         if self._at > 1 << 17:
@@ -320,22 +385,28 @@ class Demuxer:
 
     def gap(self) -> None:
         self._lose()
+        self._since_key = 1 << 30
         self._lost.update(range(0xC0, 0xF0))
 
+    def _distrust(self) -> None:
+        self._agreements = 0
+        self._proved = False
+
     def mark(self, now: float) -> Sequence[AccessUnit]:
+        self._mark_due = False
         unit = self._unit
         if unit is None or unit.damaged:
             return self._take()
         length = len(unit.data)
         if unit.marked is not None and unit.marked < length:
-            self._agreements = 0
+            self._distrust()
         whole = self._where in ("synced", "landing") or (self._where == "video" and self._owed is None)
         if not whole or self._at < len(self._data):
-            self._agreements = 0
+            self._distrust()
             unit.marked = None
         else:
             unit.marked = length
-            if self._has_vcl() and self._agreements >= 8:
+            if self._has_vcl() and self._agreements >= 8 and self._proved:
                 self._closed_by_mark = True
                 self._end_early()
         return self._take()
@@ -663,20 +734,24 @@ class Demuxer:
             return
         prefix = 4 if first[2:3] in (b"\0", b"") else 3
         starts = first[:prefix] in (b"\0\0\1", b"\0\0\0\1") and len(first) >= prefix
-        picture = starts_picture(self._judge(), first[prefix:].ljust(3, b"\0")[:3]) if starts else False
+        head = first[prefix:].ljust(3, b"\0")[:3]
+        picture = starts_picture(self._judge(), head) if starts else False
+        middle = starts and goes_on(self._judge(), head)
         unit = self._unit
         current = unit.times[0] if unit is not None else None
         fresh = times[0] is not None and times[0] != current
         if unit is None:
             if self._closed is not None:
                 other = times[0] is not None and times[0] != self._closed[0]
-                fresh = starts and (other or picture is not False)
-                if self._closed_by_mark:
-                    self._agreements = 8 if fresh else 0
+                fresh = starts and not middle and (other or picture is not False)
+                if self._closed_by_mark and not fresh:
+                    self._distrust()
                 if not fresh and not starts and times[0] is not None:
                     self._unaligned = True
             else:
-                fresh = starts and ((times[0] is not None and not self._unaligned) or picture is not False)
+                fresh = (
+                    starts and not middle and ((times[0] is not None and not self._unaligned) or picture is not False)
+                )
             self._closed = None
             unit = self._unit = Unit(times if fresh else NONE, damaged=not fresh)
             self._pending = NONE if fresh or (starts and not self._unaligned) else times
@@ -785,7 +860,7 @@ class Demuxer:
                 self._closed = self._closed_times
                 self._unit = None
             elif self._closed_by_mark:
-                self._agreements = 0
+                self._distrust()
 
     def _next_picture(self, unit: Unit, at: int) -> bool:
         """Note the NAL unit behind the start code at `at`, unless it begins the next access unit."""
@@ -865,8 +940,13 @@ class Demuxer:
         self._end_set(unit, length)
         marked = unit.marked
         if marked is not None and marked <= length and not unit.damaged:
-            self._agreements = min(self._agreements + 1, 8) if marked == length else 0
+            if marked == length:
+                self._agreements = min(self._agreements + 1, 8)
+                self._proved = self._proved or self._unmarked
+            else:
+                self._distrust()
             marked = None
+        self._unmarked = False
         track = self._tracks[self._video_id]
         codec = self._judge()
         heads = [head for _, head in unit.nals]
@@ -888,7 +968,13 @@ class Demuxer:
             else:
                 is_key = any(vcl265(h) and kind265(h) >= 16 for h in heads)
             data = bytes(unit.data[:length])
-            self._emit(data, codec, unit.times, is_key, self._sets(unit, length, codec), self._video_id, self._arrived)
+            starts = [found.start() for found in START.finditer(data)]
+            nals = [data[start + 3 : end] for start, end in zip(starts, [*starts[1:], None], strict=False)]
+            refresh = 0 if is_key else way_in(nals, codec)
+            is_key = 0 <= refresh <= self._since_key
+            self._since_key = 0 if is_key else self._since_key + 1
+            sets = self._sets(unit, length, codec)
+            self._emit(data, codec, unit.times, is_key, sets, self._video_id, self._arrived, refresh if is_key else 0)
         times = self._pending_before
         if length >= unit.pes_begin:
             times, self._pending = self._pending, NONE
@@ -908,6 +994,7 @@ class Demuxer:
         sets: tuple[bytes, ...],
         track_id: int,
         arrived: float,
+        refresh: int = 0,
     ) -> None:
         self._out.append(
             AccessUnit(
@@ -919,6 +1006,7 @@ class Demuxer:
                 track_id=track_id,
                 discontinuity=track_id in self._lost,
                 arrived=arrived,
+                refresh=refresh,
             )
         )
         self._lost.discard(track_id)
@@ -928,7 +1016,7 @@ class Demuxer:
 
     def _endable(self) -> bool:
         unit = self._unit
-        if unit is None or unit.damaged or self._where == "hunt" or (self._where == "video" and self._owed):
+        if unit is None or unit.damaged or self._where in ("hunt", "video") or (self._agreements == 8 and self._proved):
             return False
         return self._has_vcl()
 

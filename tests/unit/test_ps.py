@@ -10,7 +10,7 @@ from gbgw import _ps
 from gbgw._ps import AccessUnit
 from gbgw.base.codec import AAC, H264, H265, PCMA, PCMU, by_name
 from tests.model import ps_model
-from tests.support import build
+from tests.support import build, nal
 
 Make = Callable[..., Any]
 
@@ -624,6 +624,122 @@ def test_marker_on_every_packet_is_never_trusted(make: Make) -> None:
             units += demuxer.push(data[at : at + 40], 0.0)
             assert not demuxer.mark(0.0)
     assert len(units) == 19
+
+
+def test_markers_on_pictures_of_one_packet_prove_nothing(make: Make) -> None:
+    """A camera that marks every packet looks sound until a picture has two of them."""
+    demuxer = make()
+    demuxer.push(key(0), 0.0)
+    demuxer.mark(0.0)
+    for number in range(1, 20):
+        demuxer.push(delta(number), 0.0)
+        assert not demuxer.mark(0.0)
+    demuxer.push(delta(20)[:30], 0.0)
+    demuxer.push(delta(20)[30:], 0.0)
+    assert [unit.pts for unit in demuxer.mark(0.0)] == [90_000 + 20 * 3_600]
+
+
+def test_a_missing_marker_is_no_end_where_markers_are_trusted(make: Make) -> None:
+    demuxer, _ = mark_run(make, 10)
+    whole = build.nals(b"\x41\x9a" + build.filler(60))
+    rest = build.nals(b"\x41\x1a" + build.filler(60))  # another slice of the same picture, in a PES of its own
+    demuxer.push(build.pack() + build.pes(whole, pts=900_000), 5.0)
+    assert demuxer.deadline is None
+    assert not demuxer.poll(9.0)
+    demuxer.push(build.pes(rest), 9.0)
+    assert [bytes(unit) for unit in demuxer.mark(9.0)] == [whole + rest]
+
+
+def test_silence_does_not_end_a_pes_without_length(make: Make) -> None:
+    demuxer = make()
+    data = build.pack() + build.program_map() + build.pes(build.idr264(90), pts=0, length=0)
+    demuxer.push(data[:-20], 1.0)
+    assert demuxer.deadline is None
+    assert not demuxer.poll(9.0)
+    demuxer.push(data[-20:], 9.0)
+    assert [bytes(unit) for unit in demuxer.push(delta(1), 9.1)] == [build.idr264(90)]
+
+
+def test_a_picture_whose_first_slice_is_missing_is_not_whole(make: Make) -> None:
+    """After a hole the next pack header may stand in the middle of a picture, before a slice with a PTS of its own."""
+    demuxer = make()
+    units = list(demuxer.push(key(0) + delta(1), 0.0))
+    demuxer.gap()
+    later = build.nals(b"\x65\x1a" + build.filler(60))  # first_mb_in_slice is not 0
+    units += demuxer.push(build.pack() + build.pes(later, pts=900_000) + delta(2) + delta(3), 0.0)
+    assert [unit.pts for unit in units] == [90_000, 97_200]
+
+
+# --- where decoding may begin ---
+
+
+def sei(*payloads: tuple[int, bytes], header: bytes = b"\x06") -> bytes:
+    body = b"".join(b"\xff" * (kind // 255) + bytes((kind % 255, len(data))) + data for kind, data in payloads)
+    return nal.escape(header, body + b"\x80")
+
+
+def recovery(count: int) -> bytes:
+    return nal.BitWriter().ue(count).u(0, 4).payload()
+
+
+def slice264(kind: int, header: int = 0x41, size: int = 60) -> bytes:
+    """A slice with first_mb_in_slice 0 and this slice_type (H.264 table 7-6)."""
+    return bytes((header,)) + nal.BitWriter().ue(0, kind).payload() + build.filler(size)
+
+
+def entries(make: Make, *pictures: bytes) -> list[int | None]:
+    """For each picture `refresh` where it is a key frame, else None."""
+    data = b"".join(frame(n, picture, head=build.program_map()) for n, picture in enumerate(pictures))
+    units, _ = run(make, data)
+    assert len(units) == len(pictures)
+    return [unit.refresh if unit.is_keyframe else None for unit in units]
+
+
+def test_an_intra_picture_with_its_parameter_sets_is_a_key_frame(make: Make) -> None:
+    sets = (build.SPS264, build.PPS264)
+    found = entries(
+        make,
+        *(build.nals(*sets, slice264(kind)) for kind in (2, 7)),
+        *(build.nals(*sets, slice264(kind)) for kind in (0, 1, 5, 6)),
+        build.nals(slice264(7)),
+    )
+    assert found == [0, 0, None, None, None, None, None]
+
+
+def test_a_recovery_point_makes_an_intra_picture_a_key_frame(make: Make) -> None:
+    first = build.idr264(80)
+    private = (5, bytes(range(40)))
+    assert entries(
+        make,
+        first,
+        build.nals(sei((6, recovery(0))), slice264(7)),
+        build.nals(sei((0, b"\x80"), private, (6, recovery(0))), slice264(2)),
+        build.nals(sei(private), sei((6, recovery(3))), slice264(7)),
+        build.nals(sei(private), slice264(7)),
+        build.nals(sei((6, recovery(0))), slice264(5)),
+        build.nals(sei((5, bytes(250)), (5, bytes(20)), (6, recovery(0))), slice264(7)),
+    ) == [0, 0, 0, 0, None, None, None]
+
+
+def test_a_gradual_refresh_is_a_key_frame_that_needs_its_time(make: Make) -> None:
+    first, plain = build.idr264(80), build.nals(slice264(5))
+    begins = build.nals(sei((6, recovery(2))), slice264(5))
+    assert entries(make, first, plain, plain, begins, plain, plain, begins) == [0, None, None, 2, None, None, 2]
+
+
+def test_a_refresh_with_every_picture_is_not_believed(make: Make) -> None:
+    begins = build.nals(sei((6, recovery(3))), slice264(5))
+    first = build.nals(build.SPS264, build.PPS264, sei((6, recovery(3))), slice264(5))
+    assert entries(make, first, *[begins] * 7) == [3, None, None, None, 3, None, None, None]
+    assert entries(make, build.idr264(80), build.nals(sei((6, recovery(1_001))), slice264(5))) == [0, None]
+
+
+@pytest.mark.parametrize(("count", "expected"), [(0, 0), (3, 3), (-2, None)])
+def test_recovery_point_of_h265(make: Make, count: int, expected: int | None) -> None:
+    first, plain = build.idr265(80), build.p265(60)
+    point = nal.BitWriter().se(count).u(0, 2).payload()
+    begins = build.nals(sei((6, point), header=b"\x4e\x01")) + plain
+    assert entries(make, first, plain, plain, plain, begins) == [0, None, None, None, expected]
 
 
 def test_marker_that_disagrees_loses_trust(make: Make) -> None:

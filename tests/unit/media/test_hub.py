@@ -70,6 +70,43 @@ def published(*units: AccessUnit) -> Stream:
     return stream
 
 
+class TestLeadingPictures:
+    """Shown before a key frame and decoded after it: of no use to a sink that has nothing from before it."""
+
+    OPEN_GOP = (key("K", 4), picture("b", 5, pts=2), picture("c", 6, pts=3), picture("P", 7))
+
+    def test_who_was_there_gets_them(self) -> None:
+        stream = published(key("I"), picture("p", 1))
+        sink = Recorder()
+        stream.attach(sink)
+        for unit in self.OPEN_GOP:
+            stream.push(unit, 1.0)
+        assert sink.names[1:] == ["I", "p", "K", "b", "c", "P"]
+
+    @pytest.mark.parametrize("before", [1, 2, 3, 4])
+    def test_who_comes_in_at_the_key_frame_does_not(self, before: int) -> None:
+        stream = published(key("I"), picture("p", 1))
+        for unit in self.OPEN_GOP[:before]:
+            stream.push(unit, 1.0)
+        sink = Recorder()
+        stream.attach(sink)
+        for unit in self.OPEN_GOP[before:]:
+            stream.push(unit, 1.0)
+        stream.push(picture("q", 8), 1.0)
+        assert sink.names[1:] == ["K", "P", "q"]
+
+    def test_nor_who_waits_for_it(self) -> None:
+        stream = published(key("I"), picture("p", 1))
+        sink = Recorder()
+        stream.attach(sink, replay=False)
+        for unit in (picture("x", 2), *self.OPEN_GOP[:2], sound("a", 5), *self.OPEN_GOP[2:], picture("q", 8, pts=6)):
+            stream.push(unit, 1.0)
+        assert sink.names[1:] == ["K", "P", "q"]
+        stream.push(key("L", 12), 1.0)
+        stream.push(picture("d", 13, pts=11), 1.0)
+        assert sink.names[-2:] == ["L", "d"]
+
+
 class TestPublication:
     def test_waits_for_a_key_frame_with_parameter_sets(self) -> None:
         calls: list[Stream] = []

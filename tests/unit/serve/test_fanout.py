@@ -174,6 +174,20 @@ def test_a_slow_viewer_skips_to_the_next_key_frame_once_drained() -> None:
     assert bench.tally["http.viewer_skips"] == 1
 
 
+def test_leading_pictures_are_nothing_for_who_came_in_at_their_key_frame() -> None:
+    leading = Chunk(b"lead", is_leading=True)
+    bench = Bench(INIT, KEYFRAME)
+    transport, _, _ = bench.join()
+    bench.feed.emit(leading, Chunk(b"sound"), leading, delta(1), leading, KEYFRAME, leading)
+    assert transport.data == b"initKEYsound" + delta(1).data + b"KEYlead"
+    transport.size = limits.VIEWER_BUFFER_BYTES + (8 << 20)
+    bench.feed.emit(delta(2))
+    transport.size = 0
+    transport.written.clear()
+    bench.feed.emit(leading, KEYFRAME, leading, delta(3), KEYFRAME, leading)
+    assert transport.data == b"KEY" + delta(3).data + b"KEYlead"
+
+
 def test_the_first_burst_is_not_held_against_a_viewer() -> None:
     bench = Bench(INIT, KEYFRAME)
     transport = FakeTransport()
