@@ -137,4 +137,4 @@ class Ears:
 
     def figures(self, number: int) -> dict[str, Any]:
         """packets, bytes; others: that had no place; first_at, picture_at: first packet, first marker; flows: ssrc,
-        packets, lost, markers of each."""
+        packets, lost, markers, highest (extended sequence number) of each."""

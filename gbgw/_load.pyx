@@ -958,6 +958,7 @@ cdef class Ears:
                         "packets": flow.received,
                         "lost": flow.highest - flow.first + 1 - flow.received,
                         "markers": flow.markers,
+                        "highest": flow.highest,
                     }
                 )
             return {

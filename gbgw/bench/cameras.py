@@ -73,6 +73,7 @@ class Recorder:
         self._role = Role(self.options, self._agent.new_handle, call_id=secrets.token_hex(12), tag=secrets.token_hex(6))
         self._random = random.Random(f"{self.plan.seed} {self.options.device_id}")
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         self._link: UdpLink | None = None
 
     async def open(self) -> None:
@@ -142,10 +143,11 @@ class Recorder:
         if not due:
             return
         if self._timer is not None:
-            if self._timer.when() <= min(due):
+            if self._timer_at <= min(due):
                 return
             self._timer.cancel()
-        self._timer = loop.call_at(min(due), self._tick)
+        self._timer_at = min(due)
+        self._timer = loop.call_at(self._timer_at, self._tick)
 
     # Media
 

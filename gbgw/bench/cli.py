@@ -388,3 +388,104 @@ def flv(
         return [await benchmark.flv(options, wanted, progress, command_line())]
 
     measure(run, repeat, as_json)
+
+
+@bench.command(short_help="One stream to many WebRTC viewers.")
+@click.option(
+    "--viewers", default=200, show_default=True, type=click.IntRange(2, 2_000), help="Of one stream, at once."
+)
+@click.option(
+    "--growth",
+    is_flag=False,
+    flag_value="10,50,100,200",
+    metavar="N,N...",
+    help="Run with each of these numbers of viewers; 10,50,100,200 where none are given.",
+)
+@camera
+@common
+def webrtc(viewers: int, growth: str | None, repeat: int, as_json: bool, **rest: Any) -> None:
+    """One stream to many WebRTC viewers, each with ICE, DTLS and SRTP of its own: CPU of one viewer, packets lost.
+
+    \b
+    gbgw bench webrtc --viewers 200 --repeat 5
+
+    The viewers do what a browser does towards the server (consent checks, receiver reports) and count SRTP packets by
+    their sequence numbers without decrypting them.
+    """
+    from gbgw.bench import webrtc as benchmark
+
+    options = options_of(streams=1, **rest)
+
+    async def run(progress: "Progress") -> "list[Report]":
+        counts = counts_of(growth, ()) if growth else (viewers,)
+        return [await benchmark.webrtc(options, count, progress, command_line()) for count in counts]
+
+    measure(run, repeat, as_json)
+
+
+@bench.command(short_help="REGISTER with digest.")
+@click.option(
+    "--devices",
+    default=2_000,
+    show_default=True,
+    type=click.IntRange(1, 100_000),
+    help="That register again and again.",
+)
+@click.option(
+    "--window",
+    default=64,
+    show_default=True,
+    type=click.IntRange(1, 4_096),
+    help="Registrations under way at once, where it goes as fast as it can.",
+)
+@click.option(
+    "--rate",
+    default=5_000.0,
+    show_default=True,
+    type=click.FloatRange(0, 1_000_000),
+    metavar="N",
+    help="REGISTER requests a second in the second part; 0 leaves it out.",
+)
+@click.option(
+    "--seconds",
+    default=10.0,
+    show_default=True,
+    type=click.FloatRange(1, 600),
+    metavar="S",
+    help="Length of each part.",
+)
+@click.option(
+    "--repeat",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 100),
+    help="Run so often, each time with a new gateway; medians are shown.",
+)
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="SECTION.KEY=VALUE",
+    help="Configure the gateway under test; may be repeated.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, every single run included.")
+def sip(
+    devices: int, window: int, rate: float, seconds: float, repeat: int, overrides: tuple[str, ...], as_json: bool
+) -> None:
+    """REGISTER with digest: how many a second, how soon they are answered, tasks and memory.
+
+    \b
+    gbgw bench sip --repeat 5
+    gbgw bench sip --devices 20000 --rate 8000
+
+    Each registration is two requests: one that is challenged (401) and one that succeeds. First as many as the gateway
+    answers, then at a fixed rate whatever it answers, which is the load that shows its latency.
+    """
+    from gbgw.bench import sip as benchmark
+
+    options = benchmark.SipOptions(devices, window, rate, seconds, overrides)
+
+    async def run(progress: "Progress") -> "list[Report]":
+        return [await benchmark.sip(options, progress, command_line())]
+
+    measure(run, repeat, as_json)

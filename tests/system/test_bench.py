@@ -119,3 +119,25 @@ async def test_errors_are_one_line_with_a_remedy(
         text = "\n".join(running.err)
         assert expected in text
         assert "Traceback" not in text
+
+
+async def test_webrtc(tmp_path: Path) -> None:
+    found = await result(tmp_path, "webrtc", "--viewers", "3", *SMALL)
+    values = figures(found)
+    assert values["packets lost"] == 0
+    assert values["viewers at the end"] == 3
+    assert values["fewest pictures per viewer-second"] == pytest.approx(25, abs=3)
+    assert values["most pictures per viewer-second"] == pytest.approx(25, abs=3)
+    assert values["packets received"] == pytest.approx(3 * 2 * values["packets per viewer-second"], rel=0.01)
+    assert 0 < values["offer to DTLS done, p50"] <= values["offer to first picture, max"]
+
+
+async def test_sip(tmp_path: Path) -> None:
+    found = await result(tmp_path, "sip", "--devices", "20", "--rate", "200", "--seconds", "1", "--json")
+    values = figures(found)
+    assert values["at 200/s: REGISTER requests"] == pytest.approx(200, rel=0.15)
+    assert values["at 200/s: registrations"] == pytest.approx(values["at 200/s: REGISTER requests"] / 2, rel=0.1)
+    assert values["as fast as it goes: REGISTER requests"] > 200
+    assert values["at 200/s: request answered, p50"] <= values["at 200/s: registration answered, max"]
+    assert 5 < values["tasks"] < 200
+    assert found["reports"][0]["warnings"] == []

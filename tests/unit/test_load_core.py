@@ -310,8 +310,8 @@ def test_ears_count_by_number_over_wraps_losses_and_disorder() -> None:
         figures = ears.figures(ear)
         ears.close(ear)
     assert figures["flows"] == [
-        {"ssrc": 1, "packets": 6, "lost": 3, "markers": 1},
-        {"ssrc": 2, "packets": 1, "lost": 0, "markers": 0},
+        {"ssrc": 1, "packets": 6, "lost": 3, "markers": 1, "highest": 2 * 65_536 + 5},
+        {"ssrc": 2, "packets": 1, "lost": 0, "markers": 0, "highest": 65_536 + 7},
     ]
     assert figures["bytes"] == 7 * 62
     assert [data[:1] for data in taken] == [b"\x00", b"\x80"]
