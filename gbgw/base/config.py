@@ -116,7 +116,7 @@ class MediaConfig(Section):
 
 
 class WebRtcConfig(Section):
-    ports: str = Field("", description="one port or a range; empty: ephemeral")
+    ports: str = Field("", description="a single port for all, or a range with one for each; empty: ephemeral")
     advertise: tuple[str, ...] = Field((), description="extra candidate addresses (NAT)")
     ice_servers: tuple[str, ...] = ()
     sender: Literal["native", "aiortc"] = Field("native", description="who packs and sends: gbgw, or aiortc, slower")

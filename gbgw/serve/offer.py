@@ -430,9 +430,9 @@ def write_candidate(one: Candidate) -> str:
     return f"{one.foundation} 1 udp {one.priority} {one.host} {one.port} typ {one.kind}"
 
 
-def answer(offer: Offer, served: Sequence[Served], local: str) -> str:
+def answer(offer: Offer, served: Sequence[Served], local: str, *, is_lite: bool = False) -> str:
     """Our answer: aiortc's answer to `plain`, its sections put at the places of the offer's lines, every other line
-    refused (RFC 3264 section 6)."""
+    refused (RFC 3264 section 6). is_lite: we are ICE lite (RFC 8839 section 5.3)."""
     head, *sections = re.split(r"(?m)^(?=m=)", local)
     own: dict[str, str] = {}
     for section in sections:
@@ -441,6 +441,8 @@ def answer(offer: Offer, served: Sequence[Served], local: str) -> str:
             own[match[1]] = section
     group = bundled(offer, served)
     rows = [row for row in head.split("\r\n") if row and not row.startswith("a=group:")]
+    if is_lite:
+        rows.append("a=ice-lite")
     if group:
         rows.append(f"a=group:BUNDLE {' '.join(group)}")
     text = "\r\n".join(rows) + "\r\n"

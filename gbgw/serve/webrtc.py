@@ -16,12 +16,13 @@ import secrets
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from functools import partial
 from importlib import metadata
 from types import TracebackType
 from typing import Any, Final, Self
 
 import pylibsrtp
-from aioice.candidate import Candidate, candidate_foundation, candidate_priority
+from aioice.candidate import Candidate
 from aioice.ice import Connection as IceConnection
 from aioice.ice import StunProtocol
 from aioice.stun import parse_message
@@ -53,7 +54,9 @@ from gbgw.observe import log
 from gbgw.serve import feedback, payloads
 from gbgw.serve import offer as sdp
 from gbgw.serve.feedback import Damaged, Missed, PictureLost, ReceptionReport
+from gbgw.serve.ice import Source
 from gbgw.serve.lane import Destination, NativeLane, Way
+from gbgw.serve.lite import LiteConnection, SharedPort, host_candidates, open_port
 from gbgw.serve.offer import MID_EXTENSION, SEND_TIME_EXTENSION, Law
 from gbgw.serve.outlet import CATCH_UP_BYTES_PER_SECOND, SOUND_HZ, Cut, CutQueue, Outlet
 from gbgw.serve.source import Sample, Viewing
@@ -63,6 +66,7 @@ from gbgw.serve.whep import WhepRequest
 CONNECT_SECONDS: Final = 15.0  # for ICE and DTLS together
 CLOSE_SECONDS: Final = 2.0
 PINNED: Final = "aiortc 1.16 and aioice 0.13"
+_RTCP_SECOND: Final = range(192, 224)  # second byte of RTCP where it shares a port with RTP (RFC 5761 section 4)
 _LOSSES: Final = (  # figure, event, what it is
     ("packets_lost", "webrtc.lost", "Packets that did not reach viewers, before repair."),
     ("packets_nacked", "webrtc.nacked", "Packets that viewers asked for again."),
@@ -108,6 +112,8 @@ class WebRtc:
         self.native = _Native() if config.sender == "native" else None
         self._config = config
         self._ports = _Ports(config.ports)
+        self._shared: dict[str, SharedPort] = {}  # by the address they are bound to
+        self._opening = asyncio.Lock()
         self._sessions: dict[str, _Session] = {}
         self._tasks = asyncio.TaskGroup()
         self._stopping = False
@@ -124,6 +130,8 @@ class WebRtc:
         for session in list(self._sessions.values()):
             session.end("stopping")
         await self._tasks.__aexit__(None, None, None)
+        for port in self._shared.values():
+            port.close()
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -153,6 +161,13 @@ class WebRtc:
             raise LocalError("The gateway is stopping.", code="stopping", remedy="Try again.", stream=request.key)
         _check_playable(viewing.stream)
         offer = sdp.parse(offer_sdp, stream=request.key)
+        if offer.is_lite and self.is_shared:
+            raise RequestError(
+                "The viewer is ICE lite, and so is this gateway on a single port: nobody would ask first.",
+                code="sdp_offer_invalid",
+                remedy="Use a full ICE agent, or give webrtc.ports a range.",
+                stream=request.key,
+            )
         served = sdp.choose(offer, profile=_profile(viewing.stream), law=_law(viewing.stream), stream=request.key)
         _check_served(viewing.stream, served)
         session = _Session(self, secrets.token_urlsafe(24), viewing, request, offer)
@@ -224,7 +239,23 @@ class WebRtc:
             )
         if not advertised:
             return str(local), hosts
+        if self.is_shared and socket.has_dualstack_ipv6():
+            return "::", hosts  # one socket, whatever address is told first
         return ("::" if any(":" in host for host in hosts) else "0.0.0.0"), hosts
+
+    @property
+    def is_shared(self) -> bool:
+        """One port for all viewers."""
+        return self._ports.single is not None
+
+    async def shared_port(self, bind: str) -> SharedPort:
+        """The one port on this address, opened for its first viewer. Raises LocalError."""
+        assert self._ports.single is not None
+        async with self._opening:
+            port = self._shared.get(bind)
+            if port is None:
+                port = self._shared[bind] = await open_port(self.tally, bind, self._ports.single)
+            return port
 
     async def open_socket(self, protocol: Callable[[], "_Socket"], bind: str) -> "_Socket":
         """Open one UDP socket for a viewer, within `webrtc.ports`."""
@@ -300,10 +331,11 @@ def _profile(stream: Stream) -> int | None:
 
 
 class _Ports:
-    """UDP ports of viewers: ephemeral, or the free ones of a range in turn."""
+    """UDP ports of viewers: ephemeral, the free ones of a range in turn, or a single one for all (`single`)."""
 
     def __init__(self, ports: str) -> None:
         self._range = port_range(ports) if ports else None
+        self.single = self._range[0] if self._range is not None and len(self._range) == 1 else None
         self._next = 0
 
     async def open(self, protocol: Callable[[], "_Socket"], bind: str) -> "_Socket":
@@ -324,7 +356,7 @@ class _Ports:
         raise LocalError(
             "No UDP port is free for this WebRTC viewer.",
             code="webrtc_ports_exhausted",
-            remedy="Widen webrtc.ports; every viewer needs one.",
+            remedy="Widen webrtc.ports, or name a single port, which all viewers share.",
         )
 
     def _candidates(self) -> list[int]:
@@ -403,6 +435,7 @@ class _Session:
         self._hold("_RTCPeerConnection__connect")
         self._outlet: Outlet | None = None
         self._lanes: dict[int, NativeLane] = {}  # by SSRC
+        self._lites: list[LiteConnection] = []
 
     def _hold(self, name: str) -> None:
         """internal: aiortc starts this method as a task and forgets it; keep the task, and learn how it ended."""
@@ -436,7 +469,7 @@ class _Session:
         try:
             await self._peer.setRemoteDescription(RTCSessionDescription(sdp.plain(self._offer, served), "offer"))
             self._outlet = self._attach(served)
-            self._own_addresses(self._outlet)
+            await self._own_addresses(served, self._outlet)
             await self._peer.setLocalDescription(await self._peer.createAnswer())
         except (ValueError, AssertionError, ConnectionError, OperationError, InvalidStateError) as error:
             self._log.warning("aiortc refused the offer", error=repr(error))
@@ -446,7 +479,7 @@ class _Session:
                 remedy="Offer recvonly audio and video as browsers do.",
                 stream=self._request.key,
             ) from error
-        return sdp.answer(self._offer, served, str(self._peer.localDescription.sdp))
+        return sdp.answer(self._offer, served, str(self._peer.localDescription.sdp), is_lite=self._owner.is_shared)
 
     def _attach(self, served: tuple[sdp.Served, ...]) -> Outlet:
         """internal: the codecs of a transceiver were settled by setRemoteDescription; put the viewer's own there."""
@@ -458,7 +491,7 @@ class _Session:
             lane = lanes[one.line.kind]
             if isinstance(lane, NativeLane):
                 assert self._owner.native is not None
-                sender = _NativeSender(self._owner.native, transceiver.sender, one, lane)
+                sender = _NativeSender(self._owner.native, transceiver.sender, one, lane, self._on_srtp)
                 self._lanes[sender.ssrc] = lane
                 # internal: ours reads what aiortc leaves out, such as a FIR (RFC 5104 section 4.3.1.2)
                 _replace(transceiver.sender.transport, "_handle_rtcp_data", self._on_rtcp)
@@ -489,19 +522,46 @@ class _Session:
         if self._outlet is not None:
             self._outlet.on_stopped()
 
-    def _own_addresses(self, outlet: "Outlet") -> None:
-        """Replace aioice's gathering, which binds every address of the host but loopback, on ephemeral ports."""
+    async def _own_addresses(self, served: tuple[sdp.Served, ...], outlet: Outlet) -> None:
+        """Replace aioice's gathering, which binds every address of the host but loopback, on ephemeral ports; or with
+        one port for all viewers, the whole of aioice."""
         bind, hosts = self._owner.candidate_hosts(self._request)
+        shared = await self._owner.shared_port(bind) if self._owner.is_shared else None
         for transport in self.transports:
-            ice: IceConnection = _internal(transport.iceGatherer, "_connection")
-            gathering = _Gathering(self._owner, ice, bind, hosts, outlet.on_writable)
-            _replace(ice, "get_component_candidates", gathering)
+            if shared is None:
+                ice: IceConnection = _internal(transport.iceGatherer, "_connection")
+                gathering = _Gathering(self._owner, ice, bind, hosts, outlet.on_writable)
+                _replace(ice, "get_component_candidates", gathering)
+            else:
+                mids = {
+                    one.mid for one in self._peer.getTransceivers() if one.receiver.transport.transport is transport
+                }
+                theirs = next(one.transport for one in served if one.line.mid in mids)
+                lite = LiteConnection(shared, hosts, theirs.ufrag, theirs.password, outlet.on_writable)
+                self._lites.append(lite)
+                for owner, name, value in (
+                    (transport.iceGatherer, "_connection", lite),
+                    (transport, "_connection", lite),
+                    (transport, "_recv", lite.recv),
+                    (transport, "_send", lite.send),
+                ):
+                    _replace(owner, name, value)
             if self._owner.native is None:
                 _replace(transport, "_send", _Paced(_internal(transport, "_send")))
 
     async def _on_rtcp(self, packet: bytes) -> None:
         """In the place of RTCDtlsTransport._handle_rtcp_data: a compound packet, decrypted."""
         self.on_rtcp(packet)
+
+    def _on_srtp(self, srtp: pylibsrtp.Session, data: bytes) -> None:
+        """Past aiortc's queue and tasks: SRTCP of the viewer."""
+        try:
+            if len(data) < 2 or data[1] not in _RTCP_SECOND:
+                self._tally.add("webrtc.stray")
+            else:
+                self.on_rtcp(srtp.unprotect_rtcp(data))
+        except pylibsrtp.Error:
+            self._tally.add("webrtc.srtcp_refused")
 
     def on_rtcp(self, packet: bytes) -> None:
         try:
@@ -528,6 +588,8 @@ class _Session:
         state = self._peer.connectionState
         if state == "connected" and not self._over.is_set():
             self.is_connected = True
+            for lite in self._lites:
+                lite.agent.is_proven = True
             self._settled.set()
             if self._outlet is not None:
                 self._outlet.begin()
@@ -593,9 +655,13 @@ class _Session:
         found = []
         for transport in self.transports:
             ice = _internal(transport.iceGatherer, "_connection")
+            found.append(_internal(transport, "_RTCIceTransport__monitor_task"))
+            if isinstance(ice, LiteConnection):
+                ice.fail()
+                continue
             for protocol in _internal(ice, "_protocols"):
                 protocol.transport.abort()
-            found += [_internal(transport, "_RTCIceTransport__monitor_task"), _internal(ice, "_query_consent_task")]
+            found.append(_internal(ice, "_query_consent_task"))
         for transceiver in self._peer.getTransceivers():
             found += [_internal(transceiver.sender, f"_RTCRtpSender__{name}_task") for name in ("rtp", "rtcp")]
         tasks = {task for task in found if task is not None}
@@ -664,6 +730,7 @@ class _NativeSender:
         sender: rtcrtpsender.RTCRtpSender,
         served: sdp.Served,
         lane: NativeLane,
+        on_srtp: Callable[[pylibsrtp.Session, bytes], None],
     ) -> None:
         self._native = native
         self._sender = sender
@@ -671,9 +738,7 @@ class _NativeSender:
         self._lane = lane
         self.ssrc: int = _internal(sender, "_ssrc")
         self._rtx_ssrc: int = _internal(sender, "_rtx_ssrc")
-        self._destination: Destination | None = None
-        self._pair: object = None
-        self._transport: asyncio.DatagramTransport | None = None
+        self._on_srtp = on_srtp
         _replace(sender, "send", self._start)
         _replace(sender, "stop", self._stop)
 
@@ -681,6 +746,13 @@ class _NativeSender:
         """In the place of RTCRtpSender.send: DTLS is through, the keys are there."""
         dtls = self._sender.transport
         srtp = _internal(dtls, "_tx_srtp")
+        ice = _internal(dtls.transport.iceGatherer, "_connection")
+        route: _AioiceRoute | _LiteRoute
+        if isinstance(ice, LiteConnection):
+            route = _LiteRoute(ice)
+            ice.on_srtcp = partial(self._on_srtp, _internal(dtls, "_rx_srtp"))
+        else:
+            route = _AioiceRoute(ice)
         extension, send_time_at = _extension(self._served.line)
         shared = {
             "protect": self._native.protect,
@@ -695,8 +767,8 @@ class _NativeSender:
             Way(
                 self._made(self.ssrc, number, **shared),
                 None if repair is None else self._made(self._rtx_ssrc, repair, **shared),
-                self._current,
-                lambda packet: self._send(srtp.protect_rtcp(packet)),
+                route.destination,
+                lambda packet: route.send(srtp.protect_rtcp(packet)),
                 str(parameters.rtcp.cname),
             )
         )
@@ -715,10 +787,18 @@ class _NativeSender:
         """In the place of RTCRtpSender.stop."""
         self._lane.stop()
 
-    def _current(self) -> Destination | None:
-        """Where ICE sends now."""
-        ice = _internal(self._sender.transport.transport.iceGatherer, "_connection")
-        pair = ice._nominated.get(1)  # internal, held by a test
+
+class _AioiceRoute:
+    """Where aioice sends now."""
+
+    def __init__(self, ice: IceConnection) -> None:
+        self._ice = ice
+        self._destination: Destination | None = None
+        self._pair: Any = None
+        self._transport: asyncio.DatagramTransport | None = None
+
+    def destination(self) -> Destination | None:
+        pair = self._ice._nominated.get(1)  # internal, held by a test
         if pair is not self._pair:
             self._pair, self._destination = pair, None
             if pair is not None:
@@ -729,20 +809,45 @@ class _NativeSender:
             return None
         return self._destination
 
-    def _send(self, data: bytes) -> None:
-        if self._current() is not None and self._transport is not None:
-            self._transport.sendto(data, self._pair.remote_addr)  # type: ignore[attr-defined]
+    def send(self, data: bytes) -> None:
+        if self.destination() is not None and self._transport is not None:
+            self._transport.sendto(data, self._pair.remote_addr)
 
 
-def _sockaddr(family: int, address: tuple[str, int]) -> bytes:
+class _LiteRoute:
+    """Where a viewer of the shared port is now."""
+
+    def __init__(self, ice: LiteConnection) -> None:
+        self._ice = ice
+        self._source: Source | None = None
+        self._destination: Destination | None = None
+
+    def destination(self) -> Destination | None:
+        port, source = self._ice.port, self._ice.agent.selected
+        if source is None or port.fd < 0:
+            return None
+        if source != self._source:
+            self._source = source
+            self._destination = Destination(port.fd, _sockaddr(port.family, source))
+        return self._destination
+
+    def send(self, data: bytes) -> None:
+        source = self._ice.agent.selected
+        if source is not None:
+            self._ice.port.send(data, source)
+
+
+def _sockaddr(family: int, address: Source) -> bytes:
     """struct sockaddr_in or sockaddr_in6 of Linux."""
-    host, port = address
+    host, port = address[:2]
     if family == socket.AF_INET:
         return struct.pack("=H", family) + struct.pack(">H", port) + socket.inet_aton(host) + bytes(8)
     name, _, zone = host.partition("%")
     if ":" not in name:
         name = "::ffff:" + name
-    scope = int(zone) if zone.isdigit() else socket.if_nametoindex(zone) if zone else 0
+    scope = address[3] if len(address) > 3 else 0
+    if zone:
+        scope = int(zone) if zone.isdigit() else socket.if_nametoindex(zone)
     there = socket.inet_pton(socket.AF_INET6, name)
     return struct.pack("=H", family) + struct.pack(">HI", port, 0) + there + struct.pack("=I", scope)
 
@@ -809,18 +914,7 @@ class _Gathering:
             raise ConnectionError("closed while its socket was opened")
         _internal(self._ice, "_protocols").append(protocol)
         port = protocol.transport.get_extra_info("sockname")[1]
-        candidates = [
-            Candidate(
-                foundation=candidate_foundation("host", "udp", host),
-                component=component,
-                transport="udp",
-                priority=candidate_priority(component, "host", 65_535 - index),
-                host=host,
-                port=port,
-                type="host",
-            )
-            for index, host in enumerate(self._hosts)
-        ]
+        candidates = host_candidates(self._hosts, port)
         protocol.local_candidate = candidates[0]
         return candidates
 

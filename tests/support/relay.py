@@ -41,6 +41,13 @@ class LossyRelay:
         if self._viewer is not None and self._passes(data, self.loss):
             self._near.sendto(data, self._viewer)
 
+    async def move(self) -> None:
+        """The gateway sees another source from now on, as when a NAT forgets; what it sends to the old one is lost."""
+        self._far.close()
+        self._far, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+            lambda: _End(self.from_gateway), ("127.0.0.1", 0)
+        )
+
     def _passes(self, data: bytes, loss: float) -> bool:
         if data and 128 <= data[0] < 192 and self._chance.random() < loss:
             self.dropped += 1

@@ -24,8 +24,9 @@ from gbgw.base.tally import Tally
 from gbgw.media import params
 from gbgw.media.hub import Stream
 from gbgw.mux.pattern import PatternSpec
-from gbgw.serve import payloads, webrtc
+from gbgw.serve import lite, payloads, webrtc
 from gbgw.serve.lane import NativeLane
+from gbgw.serve.lite import LiteConnection
 from gbgw.serve.outlet import Cut
 from gbgw.serve.viewers import Viewer, Viewers
 from gbgw.serve.webrtc import WebRtc
@@ -35,15 +36,19 @@ from tests.support.whep import Player
 from tests.unit.serve.support import KEY, FakeSource, FakeViewing, World, until, world
 
 SENDER: Literal["native", "aiortc"] = "native"
+PORTS = ""
 SDP = {"Content-Type": "application/sdp"}
 FRAGMENT = {"Content-Type": "application/trickle-ice-sdpfrag"}
 
 
-@pytest.fixture(autouse=True, params=["native", "aiortc"])
+@pytest.fixture(autouse=True, params=["native", "aiortc", "native-one-port"])
 def sender(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Everything here holds for both; aiortc's own is the oracle of ours."""
-    monkeypatch.setattr(f"{__name__}.SENDER", request.param)
-    return str(request.param)
+    """Everything here holds for both senders, aiortc's own is the oracle of ours, and for both kinds of ICE: aioice's,
+    and ours on one port for all viewers."""
+    name, _, one_port = request.param.partition("-")
+    monkeypatch.setattr(f"{__name__}.SENDER", name)
+    monkeypatch.setattr(f"{__name__}.PORTS", str(free_port()) if one_port else "")
+    return name
 
 
 @cache
@@ -135,7 +140,7 @@ class Bench:
 @contextlib.asynccontextmanager
 async def bench(stream: Stream, **config: Any) -> AsyncIterator[Bench]:
     tally = Tally()
-    async with WebRtc(WebRtcConfig(**{"sender": SENDER, **config}), tally=tally) as rtc:
+    async with WebRtc(WebRtcConfig(**{"sender": SENDER, "ports": PORTS, **config}), tally=tally) as rtc:
         yield Bench(rtc, tally, Viewers(), Watching(stream))
 
 
@@ -261,7 +266,9 @@ async def test_a_cancelled_answer_closes_its_socket(monkeypatch: pytest.MonkeyPa
     camera = Camera(units())
     camera.push(30)
     reached = asyncio.Event()
-    gather = webrtc._Gathering.__call__
+    owner: Any = LiteConnection if PORTS else webrtc._Gathering
+    name = "gather_candidates" if PORTS else "__call__"
+    gather = getattr(owner, name)
 
     async def slow(self: Any, *arguments: Any, **options: Any) -> Any:
         found = await gather(self, *arguments, **options)
@@ -269,7 +276,7 @@ async def test_a_cancelled_answer_closes_its_socket(monkeypatch: pytest.MonkeyPa
         await asyncio.sleep(0.05)
         return found
 
-    monkeypatch.setattr(webrtc._Gathering, "__call__", slow)
+    monkeypatch.setattr(owner, name, slow)
     async with bench(camera.stream) as it, Player() as player:
         offer = await player.offer()
         for leave in (True, False):
@@ -364,6 +371,8 @@ async def test_a_viewer_that_says_goodbye_is_gone_at_once() -> None:
 async def test_a_viewer_that_vanishes_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aioice.ice, "CONSENT_INTERVAL", 0.1)
     monkeypatch.setattr(aioice.ice, "CONSENT_FAILURES", 2)
+    monkeypatch.setattr(limits, "WEBRTC_CONSENT_SECONDS", 1.0)
+    monkeypatch.setattr(lite, "SWEEP_SECONDS", 0.05)
     camera = Camera(units())
     camera.push(30)
     async with bench(camera.stream) as it, Player() as player:
@@ -436,6 +445,8 @@ async def test_addresses_that_are_told_and_bound(
     local: str, advertise: tuple[str, ...], told: list[str], bound: str
 ) -> None:
     async with bench(Stream(KEY), advertise=advertise) as it:
+        if PORTS and advertise:
+            bound = "::"  # one socket, whatever address is told first
         assert it.rtc.candidate_hosts(it.request(local)) == (bound, tuple(told))
 
 
@@ -462,20 +473,21 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-async def test_one_port_carries_one_viewer_and_comes_back() -> None:
+async def test_each_port_of_a_range_carries_one_viewer_and_comes_back() -> None:
     camera = Camera(units())
     camera.push(30)
     port = free_port()
-    async with bench(camera.stream, ports=str(port)) as it, Player() as player:
+    async with bench(camera.stream, ports=f"{port}-{port + 1}") as it, Player() as player:
         offer = await player.offer()
-        answer, session, _ = await it.answer(offer)
-        assert [found for _, found, _ in candidates(answer)] == [port]
+        answers = [await it.answer(offer) for _ in range(2)]
+        assert sorted(found for answer, _, _ in answers for _, found, _ in candidates(answer)) == [port, port + 1]
         with pytest.raises(LocalError) as caught:
             await it.answer(offer)
         assert caught.value.code == "webrtc_ports_exhausted"
-        await it.rtc.delete(session)
+        freed = candidates(answers[0][0])[0][1]
+        await it.rtc.delete(answers[0][1])
         answer, _, _ = await it.answer(offer)
-        assert [found for _, found, _ in candidates(answer)] == [port]
+        assert [found for _, found, _ in candidates(answer)] == [freed]
 
 
 async def test_an_address_that_is_not_ours_is_said_plainly() -> None:
@@ -558,7 +570,8 @@ async def test_datagrams_of_strangers_do_no_harm() -> None:
             for data in hostile * 20:
                 stranger.sendto(data, ("127.0.0.1", port))
             await until(lambda: it.tally["webrtc.stray"] > 100 and it.tally["webrtc.stun_malformed"] > 100)
-            assert ice._queue.qsize() < limits.WEBRTC_DATAGRAMS
+            waiting = len(ice._queue) if isinstance(ice, LiteConnection) else ice._queue.qsize()
+            assert waiting < limits.WEBRTC_DATAGRAMS
         live = await camera.run(40)
         await until(lambda: len(player.pictures) >= len(video(live)))
         assert player.state == "connected"
@@ -574,7 +587,7 @@ async def test_candidates_may_come_later() -> None:
         mdns = "a=candidate:1 1 udp 2113937151 6b0c4b4e-0000-4000-8000-a0a0a0a0a0a0.local 40000 typ host\r\n"
         await it.rtc.patch(session, f"a=mid:0\r\n{mine[0]}{mdns}a=end-of-candidates\r\n")
         ice = next(iter(it.rtc._sessions.values())).transports[0].iceGatherer._connection
-        assert [one.host for one in ice.remote_candidates] == ["127.0.0.1"]
+        assert [one.host for one in ice.remote_candidates] == ([] if PORTS else ["127.0.0.1"])  # lite asks nobody
         many = "".join(f"a=candidate:1 1 udp 1 127.0.0.1 {port} typ host\r\n" for port in range(1_000, 1_200))
         for _ in range(5):
             await it.rtc.patch(session, many)
@@ -740,7 +753,7 @@ async def test_what_webrtc_cannot_carry_is_refused(spec: dict[str, Any], code: s
 async def gateway(**options: Any) -> AsyncIterator[tuple[World, WebRtc, Camera]]:
     camera = Camera(units())
     camera.push(30)
-    config = WebRtcConfig(ice_servers=("stun:stun.example:3478",), sender=SENDER)
+    config = WebRtcConfig(ice_servers=("stun:stun.example:3478",), sender=SENDER, ports=PORTS)
     source = Source({KEY: camera})  # type: ignore[dict-item]
     async with WebRtc(config, tally=Tally()) as rtc, world(whep=rtc, source=source, **options) as it:
         yield it, rtc, camera
