@@ -91,6 +91,7 @@ export const en = {
   "note.b_frames": "B-frames do not fit WebRTC.",
 
   "stat.buffer": "Player buffer",
+  "stat.latency": "Behind live",
   "stat.queue": "Server queue",
   "stat.bitrate": "Bitrate received",
   "stat.resolution": "Resolution",
@@ -105,6 +106,7 @@ export const en = {
   "stat.askedHelp": "Messages that asked the gateway for packets again, and for a key frame",
   "stat.first": "Time to first picture",
   "stat.bufferHelp": "Video that this browser has received but not shown yet",
+  "stat.latencyHelp": "How far the picture is behind the newest one at the gateway; HLS alone knows it",
   "stat.queueHelp": "Bytes that wait for this viewer in the gateway",
 
   "streams.title": "Streams",

@@ -93,6 +93,7 @@ export const zh: Record<Key, string> = {
   "note.b_frames": "WebRTC 不支持 B 帧。",
 
   "stat.buffer": "播放器缓冲",
+  "stat.latency": "落后直播",
   "stat.queue": "服务器队列",
   "stat.bitrate": "接收码率",
   "stat.resolution": "分辨率",
@@ -107,6 +108,7 @@ export const zh: Record<Key, string> = {
   "stat.askedHelp": "请求网关重传数据包、请求关键帧的消息数",
   "stat.first": "首帧时间",
   "stat.bufferHelp": "浏览器已收到但尚未显示的视频",
+  "stat.latencyHelp": "画面落后网关最新一帧的时间；仅 HLS 可知",
   "stat.queueHelp": "网关中等待发送给此观众的字节数",
 
   "streams.title": "流",

@@ -23,6 +23,8 @@ export interface Engine {
   bufferSeconds?(): number | null;
   /** Null where there is nothing to lose, or nothing known. */
   losses?(): Losses | null;
+  /** Seconds behind the newest picture the gateway has, where the player knows. */
+  latencySeconds?(): number | null;
   /** Called on every tick of the figures. */
   sample?(): Promise<void>;
 }

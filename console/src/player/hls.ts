@@ -7,6 +7,7 @@ export class HlsEngine implements Engine {
   bytes = 0;
   viewer: string | null = null;
   private destroy: () => void = () => undefined;
+  private latency: () => number | null = () => null;
   private stopped = false;
 
   constructor(private readonly context: EngineContext) {}
@@ -59,8 +60,13 @@ export class HlsEngine implements Engine {
           : new ApiError(0, "player_connection", data.error.message || data.details),
       );
     });
+    this.latency = () => (hls.latency > 0 ? hls.latency : null);
     hls.loadSource(url);
     hls.attachMedia(video);
+  }
+
+  latencySeconds(): number | null {
+    return this.latency();
   }
 
   stop(): void {

@@ -12,6 +12,7 @@ import { WhepEngine } from "./whep";
 
 export interface Figures {
   bufferSeconds: number | null;
+  latencySeconds: number | null; // behind the gateway
   queueBytes: number | null;
   bitrate: number | null; // bits per second, as received
   width: number;
@@ -41,7 +42,7 @@ export interface PlayerState {
 }
 
 const NO_FIGURES: Figures = {
-  bufferSeconds: null, queueBytes: null, bitrate: null, width: 0, height: 0, fps: null, dropped: null,
+  bufferSeconds: null, latencySeconds: null, queueBytes: null, bitrate: null, width: 0, height: 0, fps: null, dropped: null,
   losses: null, roundTripMs: null,
 };
 const TICK_MS = 500;
@@ -383,6 +384,7 @@ class Run {
       paused: video.paused && this.state.get().phase === "playing",
       figures: {
         bufferSeconds: buffered,
+        latencySeconds: engine.latencySeconds?.() ?? null,
         queueBytes: this.queueBytes,
         bitrate: bytes === null ? null : bytes * 8,
         width: video.videoWidth,

@@ -257,6 +257,10 @@ function Statistics({ state }: { state: PlayerState }): JSX.Element {
       text: figures.bufferSeconds === null ? "–" : `${figures.bufferSeconds.toFixed(2)} s`,
     },
     {
+      id: "stat-latency", label: "stat.latency", help: "stat.latencyHelp", value: figures.latencySeconds,
+      text: figures.latencySeconds === null ? "–" : `${figures.latencySeconds.toFixed(2)} s`,
+    },
+    {
       id: "stat-queue", label: "stat.queue", help: "stat.queueHelp", value: figures.queueBytes,
       text: figures.queueBytes === null ? "–" : bytes(figures.queueBytes),
     },
