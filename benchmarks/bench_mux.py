@@ -133,7 +133,7 @@ def test_hls(benchmark: Any, name: Any, units: list[AccessUnit]) -> None:
         for unit in units:
             stream.push(unit, (unit.dts or 0) / 90_000)
         stream.close()
-        return len(segmenter.segments)
+        return len(segmenter.playlist.segments)
 
     assert benchmark(run) == SPEC.seconds
     benchmark.extra_info["ms_per_stream_second"] = benchmark.stats["median"] / SPEC.seconds * 1e3

@@ -19,7 +19,7 @@ from gbgw.serve.source import Control, Observed, StreamSource
 from gbgw.serve.viewers import Viewer, Viewers
 
 if TYPE_CHECKING:
-    from gbgw.serve.hls import HlsOutputs
+    from gbgw.serve.hls_output import HlsOutputs
     from gbgw.serve.whep import WhepBackend
 
 
@@ -46,7 +46,7 @@ class Serving:
 
     @cached_property
     def hls(self) -> "HlsOutputs":
-        from gbgw.serve.hls import HlsOutputs
+        from gbgw.serve.hls_output import HlsOutputs
 
         return HlsOutputs(self)
 
@@ -92,6 +92,7 @@ class Serving:
 
 SERVING: Final = web.AppKey("serving", Serving)
 VIEWER: Final = web.RequestKey("viewer", Viewer)  # of an endless answer, whose bytes pass aiohttp by
+PATH: Final = web.RequestKey("path", str)  # as the log may show it; of a request that comes again and again
 STATUS: Final = web.RequestKey("status", int)  # that went out
 
 

@@ -20,7 +20,7 @@ from gbgw.base.errors import ConfigError, GatewayError, LocalError
 from gbgw.observe import log
 from gbgw.serve import api, flv, hls, metrics, pages, whep
 from gbgw.serve.answers import error_body, error_response
-from gbgw.serve.context import SERVING, STATUS, VIEWER, Serving
+from gbgw.serve.context import PATH, SERVING, STATUS, VIEWER, Serving
 
 _log: Final = logging.getLogger(__name__)
 _access: Final = log.get("http")
@@ -52,8 +52,9 @@ def _mount(app: web.Application, prefix: str) -> None:
     key = r"{key:[0-9A-Za-z@-]{1,96}}"
     router.add_get(f"{prefix}/live/{key}" r".{container:flv|mp4|ts}", flv.endless)
     router.add_get(f"{prefix}/live/{key}/index.m3u8", hls.index)
-    router.add_get(f"{prefix}/live/{key}/media.m3u8", hls.media)
-    router.add_get(f"{prefix}/live/{key}" r"/{name:init-\d+\.mp4|\d+\.m4s|\d+\.ts}", hls.piece)
+    polled = f"{prefix}/live/{key}/{{session:{hls.SESSION}}}"
+    router.add_get(f"{polled}/media.m3u8", hls.media)
+    router.add_get(f"{polled}/{{name:{hls.NAME}}}", hls.piece)
     router.add_post(f"{prefix}/live/{key}/whep", whep.play)
     router.add_options(f"{prefix}/live/{key}/whep", whep.options)
     session = f"{prefix}/live/{key}" r"/whep/{session:[^/]{1,64}}"
@@ -106,6 +107,7 @@ class HttpServer:
         if self._server is not None:
             self._server.close()
         serving.fanouts.close()
+        serving.hls.close()
         try:
             if runner is not None:
                 async with asyncio.timeout(limits.HTTP_STOP_SECONDS):
@@ -115,7 +117,6 @@ class HttpServer:
         finally:
             if self._sweeper is not None:
                 self._sweeper.cancel()
-            serving.hls.close()
             if group is not None:
                 # Only a cancellation is the group's business; the body's own errors pass it unwrapped.
                 is_cancelled = isinstance(error, asyncio.CancelledError)
@@ -246,10 +247,11 @@ async def _log_access(request: web.Request, handler: Handler) -> web.StreamRespo
         return web.Response(status=499)
     finally:
         serving.tally.add(f"http.status_{status // 100}xx")
-        _access.info(
+        tell = _access.debug if PATH in request and status < 400 else _access.info
+        tell(
             "request",
             method=request.method,
-            path=request.path,  # never the query: it may carry a token
+            path=request.get(PATH, request.path),  # never the query: it may carry a token
             status=status,
             bytes=request[VIEWER].bytes if VIEWER in request else size,
             seconds=round(time.monotonic() - began, 3),

@@ -117,14 +117,14 @@ async def test_fragments_play_one_by_one(b_frames: int) -> None:
 async def test_hls_segments_play() -> None:
     units = with_aac(timed_units(PatternSpec(audio=PCMA, width=320, height=180, seconds=4)))
     stream = published(units)
-    segmenter = Segmenter("mp4", kept_segments=100)
+    segmenter = Segmenter("mp4")
     Feeds().get(stream, "mp4").attach(segmenter, splice=True)
     feed(stream, units)
     stream.close()
-    init = segmenter.init(0)
+    init = segmenter.playlist.init(0)
     assert init is not None
     assert [track.codec for track in stream.tracks] == [H264, AAC]
-    result = await played(mime_of(stream), [init, *(segment.data for segment in segmenter.segments)])
+    result = await played(mime_of(stream), [init, *(segment.data for segment in segmenter.playlist.segments)])
     assert result["error"] is None, result
     assert len(result["ranges"]) == 1, result
     assert result["frames"] >= 90, result
