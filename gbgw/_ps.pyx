@@ -1148,7 +1148,9 @@ cdef class Demuxer:
                         self.times = times  # parameter sets that were sent ahead belong to the picture
                     else:
                         c = live(&self.unit)
-                        border = c.end - 1 if zeros == 2 and c.end > 1 and peek(&c, c.end - 1) == 0 else c.end
+                        # A zero before a three-byte start code belongs to it, though it be all there is: of a damaged unit
+                        # no more than that may be left.
+                        border = c.end - 1 if zeros == 2 and c.end > 0 and peek(&c, c.end - 1) == 0 else c.end
                         self.marked_at = min(self.marked_at, border)
                         before_border = border < c.end and self.unaligned  # its first byte came with the PES before
                         self.close_unit(border)

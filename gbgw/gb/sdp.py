@@ -255,7 +255,10 @@ def _time(value: str) -> tuple[int, int]:
     words = value.split()[:2]
     if len(words) != 2 or not all(_NUMBER.fullmatch(word) and len(word) <= 12 for word in words):
         return (0, 0)
-    start, stop = (number - _NTP_EPOCH if number > _NTP_EPOCH else number for number in map(int, words))
+    numbers = [int(word) for word in words]
+    if max(numbers) > 2 * _NTP_EPOCH:  # neither Unix nor NTP seconds of this century: it says nothing
+        return (0, 0)
+    start, stop = (number - _NTP_EPOCH if number > _NTP_EPOCH else number for number in numbers)
     return (start, stop)
 
 

@@ -502,7 +502,7 @@ def parameter_set_key(codec: Codec, nal: bytes | memoryview) -> tuple[int, int] 
         if codec is H264:
             kind = h264_type(nal)
             if kind == H264_SPS:
-                return (kind, _Bits(unescape(nal[4:40])).ue(31))
+                return (kind, _Bits(unescape(nal[:40])[4:]).ue(31))
             return (kind, _Bits(unescape(nal[1:40])).ue(255)) if kind == H264_PPS else None
         if codec is H265:
             kind = h265_type(nal)

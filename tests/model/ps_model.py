@@ -769,7 +769,7 @@ class Demuxer:
             else:
                 if not ahead:
                     border = len(unit.data)
-                    if prefix == 3 and border > 1 and unit.data[-1] == 0:
+                    if prefix == 3 and border > 0 and unit.data[-1] == 0:
                         border -= 1
                     if unit.marked is not None:
                         unit.marked = min(unit.marked, border)
