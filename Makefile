@@ -7,6 +7,8 @@ STAMP := build/stamp
 CORES := $(wildcard gbgw/*.pyx gbgw/*.pxd)
 CONSOLE := $(shell find console -type f -not -path '*/node_modules/*' -not -path '*/dist/*' 2>/dev/null)
 SECONDS_EACH ?= 60
+RUNS_EACH ?=
+TARGETS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo test lint types check fuzz bench wheel docker-check soak format clean
@@ -60,10 +62,10 @@ format: $(STAMP)/python ## apply ruff's formatting and safe fixes
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-fuzz: build ## coverage-guided fuzzing, SECONDS_EACH seconds a target
+fuzz: build ## coverage-guided fuzzing of TARGETS (all), SECONDS_EACH seconds or RUNS_EACH inputs a target
+	@tools/system-packages fuzz
 	@$(BIN)/python -m pip install -q --disable-pip-version-check atheris
-	@for target in tests/fuzz/fuzz_*.py; do echo "== $$target"; \
-	  $(BIN)/python $$target -max_total_time=$(SECONDS_EACH) tests/fuzz/corpus/$$(basename $$target .py | sed s/fuzz_//) || exit 1; done
+	@$(BIN)/python -m tests.fuzz $(TARGETS) $(if $(RUNS_EACH),--runs=$(RUNS_EACH),--seconds=$(SECONDS_EACH))
 
 bench: build ## pytest-benchmark: core / model and core / FFmpeg ratios
 	@$(BIN)/python -m pytest benchmarks -q -o timeout=0 --benchmark-only --benchmark-columns=median,ops,rounds

@@ -1,9 +1,4 @@
-"""Fuzz target for gbgw/gb/manscdp: `python tests/fuzz/fuzz_manscdp.py tests/fuzz/corpus/manscdp` under atheris.
-
-test_corpus.py replays the corpus without it.
-"""
-
-import sys
+"""Fuzz target for gbgw/gb/manscdp: any bytes as the body of a MESSAGE."""
 
 from gbgw.base import limits
 from gbgw.base.errors import ManscdpError
@@ -40,10 +35,3 @@ def _bounded(element: Element, depth: int) -> None:
         assert not element.children
     for child in element.children:
         _bounded(child, depth + 1)
-
-
-if __name__ == "__main__":
-    import atheris  # type: ignore[import-untyped]  # not a dependency: an outsider's tool, installed where one fuzzes
-
-    atheris.Setup(sys.argv, check)
-    atheris.Fuzz()
