@@ -6,6 +6,7 @@ kept in `build/instrumented/` for as long as nothing that went into it changes.
 """
 
 import hashlib
+import importlib
 import os
 import shutil
 import subprocess
@@ -16,7 +17,7 @@ from typing import Final, Literal
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 BUILDS: Final = ROOT / "build" / "instrumented"
-CORES: Final = ("_rtp", "_ps", "_receiver", "_webrtc")
+CORES: Final = tuple(sorted(path.stem for path in (ROOT / "gbgw").glob("_*.pyx")))
 PROGRAM: Final = "gbgw-fuzz"
 # Leaks are the targets' business (main.c counts bytes), since an interpreter that ends never frees all it had.
 OPTIONS: Final = {
@@ -82,9 +83,8 @@ def use(folder: str) -> None:
     gbgw.__path__.insert(0, str(Path(folder) / "gbgw"))
     if folder not in sys.path:
         sys.path.insert(0, folder)
-    from gbgw import _ps, _receiver, _rtp, _webrtc
-
-    for core in (_ps, _receiver, _rtp, _webrtc):
+    for name in CORES:
+        core = importlib.import_module(f"gbgw.{name}")
         assert str(core.__file__).startswith(folder), core.__file__
 
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Final
 
 HERE: Final = Path(__file__).resolve().parent
-NATIVE: Final = ("ps", "psm", "rtp", "rtcp", "framer", "fold", "webrtc")
+NATIVE: Final = ("ps", "psm", "rtp", "rtcp", "framer", "fold", "webrtc", "flv")
 TARGETS: Final = tuple(sorted(path.stem.removeprefix("fuzz_") for path in HERE.glob("fuzz_*.py")))
 PYTHON: Final = tuple(name for name in TARGETS if name not in NATIVE)
 # Bytes of one input. Room for several headers of a kind, and no more: time goes with length.
 INPUT_BYTES: Final = {
-    **{"ps": 1_024, "psm": 1_024, "rtp": 512, "rtcp": 512, "framer": 512, "fold": 512, "webrtc": 64},
+    **{"ps": 1_024, "psm": 1_024, "rtp": 512, "rtcp": 512, "framer": 512, "fold": 512, "webrtc": 64, "flv": 512},
     **{"adts": 512, "sip": 1_536},
 }
 TEXT_BYTES: Final = 4_096
@@ -159,6 +159,7 @@ _FROM_FIXTURES: Final[dict[str, Callable[[Path], Iterator[bytes]]]] = {
     "fold": _doings,
     "params": _sets,
     "payloads": _elementary,
+    "flv": lambda folder: (bytes(5) + one[:507] for one in _elementary(folder)),
     "adts": _adts,
     "sip": _messages,
     "sdp": lambda folder: _bodies(folder, b"v="),
