@@ -14,6 +14,7 @@ def answer(sn: int, device_id: str = CAMERA) -> manscdp.Document:
     return manscdp.parse(manscdp.device_info(sn, device_id, manscdp.DeviceInfo(True)))
 
 
+@pytest.mark.conformance(34)
 def test_matches_by_command_and_sn() -> None:
     queries = Queries()
     queries.push(Asked(1, CAMERA, "DeviceInfo", 5, CAMERA), 0.0)

@@ -218,6 +218,7 @@ def test_failures_block_the_source_and_not_the_camera(registrar: Registrar) -> N
     assert answer(thief.send(thief.request("REGISTER"), 1.0 + limits.AUTH_FAILURE_SECONDS)).status == 401
 
 
+@pytest.mark.conformance(89)
 def test_a_source_cannot_guess_at_many_ids(registrar: Registrar) -> None:
     source = udp("203.0.113.9")
     for n in range(limits.AUTH_SOURCE_FAILURES):
