@@ -31,7 +31,7 @@ $(STAMP)/dependencies: $(STAMP)/basics pyproject.toml
 
 $(STAMP)/python: $(STAMP)/dependencies setup.py $(CORES)
 	@echo "== compiling the cores"
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation -e .
+	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation -e .
 	@touch $@
 
 $(STAMP)/console: $(STAMP)/basics $(CONSOLE)

@@ -69,6 +69,7 @@ async def test_queries_are_manscdp_with_a_length_in_bytes(gateway_at: GatewayAt)
         ("GB18030", "gb18030", "㐀东门𠀀"),
         ("UTF-8", "utf-8", "东门摄像机"),
         ("GB2312", "utf-8", "东门摄像机"),
+        ("GB2312", "utf-8", "东门摄像"),  # as GB 18030 its bytes would be text, too
         ("UTF-8", "gb18030", "东门摄像机"),
         ("GB2312", "gb18030", "東門㐀"),
         ("", "gb2312", "东门"),
