@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -487,5 +488,116 @@ def sip(
 
     async def run(progress: "Progress") -> "list[Report]":
         return [await benchmark.sip(options, progress, command_line())]
+
+    measure(run, repeat, as_json)
+
+
+@bench.command(short_help="Pictures that survive a bad network.")
+@click.option(
+    "--seconds",
+    default=20.0,
+    show_default=True,
+    type=click.FloatRange(1, 600),
+    metavar="S",
+    help="Of the stream, in each run.",
+)
+@click.option(
+    "--seeds", default=3, show_default=True, type=click.IntRange(1, 100), help="Runs of each point; medians are shown."
+)
+@click.option("--loss", "losses", metavar="PCT,PCT...", help="Rates of loss; 0 to 10 % where none are given.")
+@click.option(
+    "--reorder", "reorders", metavar="PCT,PCT...", help="Rates of packets up to three places late; 0 to 10 %."
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, exists=True, path_type=Path),
+    help="Write loss.svg and loss.md into this folder.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def loss(seconds: float, seeds: int, losses: str | None, reorders: str | None, out: Path | None, as_json: bool) -> None:
+    """How many pictures survive loss and reordering, by policy, and what a decoder says of what is shown.
+
+    \b
+    gbgw bench loss
+    gbgw bench loss --out benchmarks            the published curve
+
+    In this process and in simulated time, so it needs no ports and gives the same figures everywhere. A picture counts
+    when it is decoded bit for bit as the camera coded it.
+    """
+    from gbgw.bench import loss as benchmark
+
+    options = benchmark.LossOptions(
+        seconds,
+        seeds,
+        _rates(losses, "--loss") or benchmark.LOSSES,
+        _rates(reorders, "--reorder") or benchmark.REORDERS,
+        out,
+    )
+
+    async def run(progress: "Progress") -> "list[Report]":
+        return await benchmark.loss(options, progress, command_line())
+
+    measure(run, 1, as_json)
+
+
+def _rates(text: str | None, hint: str) -> tuple[float, ...]:
+    """Parse "0,0.5,1"; () for an empty text."""
+    try:
+        rates = tuple(float(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        rates = (-1.0,)
+    if any(not 0 <= rate < 100 for rate in rates):
+        raise click.BadParameter("percentages like 0,0.5,1 are expected", param_hint=hint)
+    return rates
+
+
+@bench.command(short_help="One stream to many players that poll.")
+@click.option(
+    "--viewers", default=100, show_default=True, type=click.IntRange(2, 2_000), help="Of one stream, at once."
+)
+@click.option("--low-latency", is_flag=True, help="Ask for parts by blocking reload, where the server has them.")
+@click.option(
+    "--growth",
+    is_flag=False,
+    flag_value="10,50,100,300",
+    metavar="N,N...",
+    help="Run with each of these numbers of viewers; 10,50,100,300 where none are given.",
+)
+@click.option("--url", help="Measure another server that plays HLS here.")
+@click.option("--pid", type=click.IntRange(1), help="The other server's process, to measure it.")
+@camera
+@common
+def hls(
+    viewers: int,
+    low_latency: bool,
+    growth: str | None,
+    url: str | None,
+    pid: int | None,
+    repeat: int,
+    as_json: bool,
+    **rest: Any,
+) -> None:
+    """One stream to many HLS players: CPU of one, requests, segments or parts, how long until the first.
+
+    \b
+    gbgw bench hls --viewers 100 --repeat 5
+    gbgw bench hls --viewers 100 --low-latency
+
+    A player has one connection, reads the playlist when a player would and takes every new segment or part. They are
+    Python, so on two cores a few hundred of them are as many as they can be.
+    """
+    from gbgw.bench import hls as benchmark
+
+    options = options_of(streams=1, **rest)
+    counts = counts_of(growth, ()) if growth else (viewers,)
+
+    async def run(progress: "Progress") -> "list[Report]":
+        if url is not None:
+            return [
+                await benchmark.hls_of(url, pid, options, viewers, progress, command_line(), low_latency=low_latency)
+            ]
+        return [
+            await benchmark.hls(options, count, progress, command_line(), low_latency=low_latency) for count in counts
+        ]
 
     measure(run, repeat, as_json)

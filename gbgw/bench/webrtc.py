@@ -18,7 +18,8 @@ from gbgw.bench.request import Api
 from gbgw.bench.statistics import quantile
 from gbgw.bench.threads import Thread
 
-ARRIVALS: Final = 8  # viewers that connect at once
+ARRIVALS: Final = 4  # viewers that connect at once
+ATTEMPTS: Final = 5  # of one viewer, where the gateway says that it is too busy
 CONNECT_SECONDS: Final = 20.0
 TICK_SECONDS: Final = 0.1
 BASELINE_SECONDS: Final = 3.0
@@ -45,6 +46,7 @@ class Audience:
         self._ears = ears
         self._by_ear: dict[int, Seat] = {}
         self.seats: list[Seat] = []
+        self.refused = 0  # answers of 503, after which the offer was posted again
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Audience"]:
@@ -77,8 +79,12 @@ class Audience:
             raise
         self.seats.append(seat)
         self._by_ear[seat.ear] = seat
-        seat.asked_at = now()
-        status, answer = await api.post(path, seat.viewer.offer.encode(), "application/sdp")
+        for _ in range(ATTEMPTS):
+            seat.asked_at = now()
+            status, answer = await api.post(path, seat.viewer.offer.encode(), "application/sdp")
+            if status != 503:
+                break
+            self.refused += 1
         if status != 201:
             raise PeerError(
                 f"the offer was answered {status}: {answer[:200].decode(errors='replace')}", code="whep_refused"
@@ -169,6 +175,8 @@ async def webrtc(options: LoadOptions, viewers: int, progress: Progress, command
             report.add("viewers at the end", counted["now"], "", "as the gateway counts")
             if counted["now"] != viewers:
                 report.warnings.append(f"only {counted['now']} of {viewers} viewers are there at the end")
+            if audience.refused:
+                report.warnings.append(f"{audience.refused} offers were answered 503 and posted again")
             report.add("units dropped", counted["dropped"], "", "for slow viewers")
         gateway.check()
         rtp = await gateway.rtp()

@@ -141,3 +141,25 @@ async def test_sip(tmp_path: Path) -> None:
     assert values["at 200/s: request answered, p50"] <= values["at 200/s: registration answered, max"]
     assert 5 < values["tasks"] < 200
     assert found["reports"][0]["warnings"] == []
+
+
+@pytest.mark.parametrize("more", [(), ("--low-latency",)])
+async def test_hls(tmp_path: Path, more: tuple[str, ...]) -> None:
+    found = await result(tmp_path, "hls", "--viewers", "3", *more, *SMALL, "--seconds", "4")
+    values = figures(found)
+    assert values["viewers at the end"] == 3
+    assert values["missed"] == 0
+    assert values["bitrate per viewer"] == pytest.approx(0.45, rel=0.5)
+    assert values["requests per viewer-second"] > values["segments or parts per viewer-second"] > 0.2
+
+
+async def test_loss(tmp_path: Path) -> None:
+    options = ("--seconds", "4", "--seeds", "1", "--loss", "0,3", "--reorder", "5", "--out", str(tmp_path), "--json")
+    async with command("bench", "loss", *options, folder=tmp_path) as running:
+        assert await running.end(seconds=90) == 0, running.err
+        found = json.loads("\n".join(running.out))
+    assert figures(found, 1)["0 % lost: whole"] == figures(found, 3)["5 % reordered: whole"] == 100
+    assert 0 < figures(found, 1)["3 % lost: whole"] < 100
+    assert figures(found, 1)["3 % lost: damaged"] == figures(found, 1)["3 % lost: complaints"] == 0
+    assert figures(found, 2)["3 % lost: damaged"] > 0
+    assert sorted(os.listdir(tmp_path)) == ["loss.md", "loss.svg"]

@@ -302,6 +302,7 @@ def test_config_show_tells_value_and_origin_of_every_key(tmp_path: Path) -> None
     [
         *((), ("serve",), ("demo",), ("device",), ("config",), ("config", "check"), ("config", "show")),
         *(("bench",), ("bench", "ingest"), ("bench", "flv"), ("bench", "webrtc"), ("bench", "sip")),
+        *(("bench", "hls"), ("bench", "loss")),
     ],
 )
 def test_help(name: tuple[str, ...]) -> None:
