@@ -134,7 +134,7 @@ async def flv(options: LoadOptions, wanted: FlvOptions, progress: Progress, comm
             load_conditions(replace(many, streams=1), running.loop, running.content, command),
         )
         before = gateway.meter.sample()
-        await progress.wait("idle baseline", BASELINE_SECONDS)
+        await progress.wait("idle baseline", min(BASELINE_SECONDS, options.seconds))
         report.add("CPU idle", rate(before, gateway.meter.sample()), "ms/s", "no stream")
         await running.play([key])
         await progress.wait("warm-up", options.scene.gop / options.scene.frame_rate + 0.5)
@@ -181,7 +181,7 @@ async def _audience(
         await crowd.seen([crowd.add(url)])
         await _arrivals(report, single, url, wanted, progress, "")
         first = meter.sample() if meter else None
-        await progress.wait("baseline with one viewer", BASELINE_SECONDS)
+        await progress.wait("baseline with one viewer", min(BASELINE_SECONDS, options.seconds))
         alone = rate(first, meter.sample()) if meter and first else 0.0
         await _gather(crowd, url, wanted.viewers, progress)
         await progress.wait("warm-up", options.warmup_seconds)

@@ -255,7 +255,7 @@ async def _watched(
         progress.step("first viewer")
         await crowd.grow(1)
         first = meter.sample() if meter else None
-        await progress.wait("baseline with one viewer", BASELINE_SECONDS)
+        await progress.wait("baseline with one viewer", min(BASELINE_SECONDS, options.seconds))
         alone = rate(first, meter.sample()) if meter and first else 0.0
         progress.step("viewers arrive")
         await crowd.grow(viewers)

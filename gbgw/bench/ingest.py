@@ -28,7 +28,7 @@ async def ingest(options: LoadOptions, progress: Progress, command: str) -> Repo
         gateway = running.gateway
         meter = gateway.meter
         before, empty = meter.sample(), meter.memory()
-        await progress.wait("idle baseline", BASELINE_SECONDS)
+        await progress.wait("idle baseline", min(BASELINE_SECONDS, options.seconds))
         idle = rate(before, meter.sample())
         await running.play(running.cameras.keys)
         await progress.wait("warm-up", options.warmup_seconds)
@@ -158,7 +158,7 @@ async def send_to(target: Target, options: LoadOptions, progress: Progress, comm
             sockets.append(media)
         before = meter.sample() if meter else None
         empty = meter.memory() if meter else None
-        await progress.wait("idle baseline", BASELINE_SECONDS)
+        await progress.wait("idle baseline", min(BASELINE_SECONDS, options.seconds))
         idle = rate(before, meter.sample()) if meter and before else 0.0
         stack.enter_context(Thread(source, "bench-send"))
         lanes = [

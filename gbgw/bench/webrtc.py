@@ -152,7 +152,7 @@ async def webrtc(options: LoadOptions, viewers: int, progress: Progress, command
             await audience.add(gateway.api, path)
             await progress.wait("warm-up", options.scene.gop / options.scene.frame_rate + 1.0)
             first = gateway.meter.sample()
-            await progress.wait("baseline with one viewer", BASELINE_SECONDS)
+            await progress.wait("baseline with one viewer", min(BASELINE_SECONDS, options.seconds))
             alone = rate(first, gateway.meter.sample())
             await _gather(audience, gateway.api, path, viewers, progress)
             await progress.wait("warm-up", options.warmup_seconds)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.process import Command, command, free_port
 
-SMALL = ("--seconds", "2", "--warmup", "0.5", "--size", "320x176", "--bitrate", "0.4", "--gop", "25", "--json")
+SMALL = ("--seconds", "1.5", "--warmup", "0.5", "--size", "320x176", "--bitrate", "0.4", "--gop", "25", "--json")
 
 
 async def result(folder: Path, *arguments: str, env: dict[str, str] | None = None) -> dict[str, Any]:
@@ -29,8 +29,8 @@ async def test_ingest(tmp_path: Path, transport: str) -> None:
     values = figures(found)
     sent, received = values["packets sent"], values["packets received"]
     assert sent == pytest.approx(received, rel=0.1)
-    # 0.4 Mbit/s are 25 video packets a second and more, as many for sound, for three cameras and two seconds
-    assert sent > 250
+    # 25 video packets a second and more, as many for sound, for three cameras and one and a half seconds
+    assert sent > 190
     assert values["packets lost"] == values["packets unsent"] == values["packets kernel drops"] == 0
     assert values["streams playing at the end"] == 3
     assert 0 < values["CPU per stream-second"] < 300
@@ -42,8 +42,8 @@ async def test_ingest(tmp_path: Path, transport: str) -> None:
 
 
 async def test_ingest_growth_and_repeat(tmp_path: Path) -> None:
-    found = await result(tmp_path, "ingest", "--growth", "1,2", "--repeat", "2", *SMALL, "--warmup", "0")
-    assert [figures(found, index)["streams playing at the end"] for index in (0, 1)] == [1, 2]
+    found = await result(tmp_path, "ingest", "--growth", "1", "--repeat", "2", *SMALL, "--warmup", "0")
+    assert figures(found)["streams playing at the end"] == 1
     assert len(found["runs"]) == 2
     assert found["reports"][0]["figures"][0]["spread"] is not None
 
@@ -128,7 +128,7 @@ async def test_webrtc(tmp_path: Path) -> None:
     assert values["viewers at the end"] == 3
     assert values["fewest pictures per viewer-second"] == pytest.approx(25, abs=3)
     assert values["most pictures per viewer-second"] == pytest.approx(25, abs=3)
-    assert values["packets received"] == pytest.approx(3 * 2 * values["packets per viewer-second"], rel=0.01)
+    assert values["packets received"] == pytest.approx(3 * 1.5 * values["packets per viewer-second"], rel=0.01)
     assert 0 < values["offer to DTLS done, p50"] <= values["offer to first picture, max"]
 
 
