@@ -86,8 +86,9 @@ cdef class Fold:
 cdef class Inlet:
     cdef Fold fold
     cdef ReceiveThread thread
+    cdef Trunk trunk  # whose datagrams it gets, or None where it has a socket of its own
     cdef readonly object owner
-    cdef int fd
+    cdef int fd  # -1: none of its own
     cdef int slot
     cdef bint closed
     cdef bint source_known
@@ -112,10 +113,47 @@ cdef class Inlet:
     cdef void forget(self) noexcept nogil
 
 
+cdef struct Route:
+    uint32_t ssrc
+    int slot
+    void* inlet  # borrowed: an inlet leaves the table before it goes
+
+
+cdef class Trunk:
+    cdef pthread_mutex_t lock  # taken before the lock of a fold or of the thread, never after
+    cdef bint lockable
+    cdef ReceiveThread thread
+    cdef readonly object owner
+    cdef int fd
+    cdef int number
+    cdef Route* routes  # by rising SSRC
+    cdef Py_ssize_t route_count
+    cdef Py_ssize_t route_capacity
+    cdef int* touched  # slots that the turn gave something
+    cdef uint8_t* is_touched
+    cdef int touched_count
+    cdef Foreign* unknown
+    cdef Py_ssize_t unknown_count
+    cdef Py_ssize_t unknown_bytes
+    cdef double allowance  # of unknown datagrams, at `allowed_at`
+    cdef double allowed_at
+    cdef int64_t n_malformed, n_flood
+
+    cdef Py_ssize_t place(self, uint32_t ssrc) noexcept nogil
+    cdef bint add(self, Inlet inlet, uint32_t ssrc) except -1
+    cdef void leave(self, Inlet inlet)
+    cdef void datagram(self, const uint8_t* base, Py_ssize_t length, const sockaddr_storage* address, double now) noexcept nogil
+    cdef void forget(self) noexcept nogil
+
+
+ctypedef void (*give_t)(void* inlet, const uint8_t* base, Py_ssize_t length, const sockaddr_storage* address, double now) noexcept nogil
+ctypedef void (*receive_t)(void* trunk, void* thread, double now) noexcept nogil
 ctypedef void (*serve_t)(void* inlet, void* thread, bint readable, double now) noexcept nogil
 
 
 cdef class ReceiveThread:
+    cdef void* trunks[4]  # Trunks by number, borrowed from `trunk_list`
+    cdef list trunk_list
     cdef serve_t serve_slot  # serve_one(), told of objects by their addresses: without the GIL no reference may be made
     cdef pthread_mutex_t lock
     cdef bint lockable
@@ -146,7 +184,9 @@ cdef class ReceiveThread:
 
     cdef void give_back(self) noexcept nogil
     cdef void adopt(self, Fold fold)
+    cdef Inlet make_inlet(self, Fold fold, object owner)
     cdef void run_loop(self) noexcept nogil
     cdef void serve(self, int slot, bint readable, double now) noexcept nogil
+    cdef void serve_trunk(self, int number, double now) noexcept nogil
     cdef void sweep(self, double now) noexcept nogil
     cdef void tell(self, int slot) noexcept nogil

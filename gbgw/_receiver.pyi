@@ -119,10 +119,10 @@ class Fold:
 
 @final
 class Inlet:
-    """A UDP socket before a Fold, read by a ReceiveThread. The descriptor stays its owner's."""
+    """A UDP socket before a Fold, read by a ReceiveThread, or a share of a Trunk. The descriptor stays its owner's."""
 
     def __init__(self, *args: object, **kwargs: object) -> None:
-        """Raises TypeError: only ReceiveThread.open() makes them."""
+        """Raises TypeError: only ReceiveThread.open() and Trunk.join() make them."""
 
     @property
     def owner(self) -> object: ...
@@ -167,6 +167,42 @@ class Inlet:
         """The socket may be closed after this; what it brought can still be taken. May be called again."""
 
 @final
+class Trunk:
+    """One UDP socket for many Folds, read by a ReceiveThread: the SSRC tells the stream, whose Inlet looks at the
+    source. The descriptor stays its owner's.
+    """
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        """Raises TypeError: only ReceiveThread.open_trunk() makes them."""
+
+    @property
+    def owner(self) -> object: ...
+    def join(self, fold: Fold, ssrc: int, owner: object = None) -> Inlet:
+        """The way of what comes with `ssrc`, RTCP included, until it is closed. ValueError when that is another
+        stream's, or the trunk closed; OverflowError at capacity.
+        """
+
+    def route(self, inlet: Inlet, ssrc: int) -> None:
+        """Give `inlet` what comes with this SSRC too. ValueError, OverflowError as in `join`."""
+
+    def unknown_datagrams(self) -> list[tuple[bytes, tuple[str, int], float]]:
+        """Take RTP and RTCP whose SSRC has no way, 512 or 1 MiB at most: (datagram, (host, port), loop seconds)."""
+
+    @property
+    def malformed(self) -> int:
+        """Datagrams that are neither RTP nor RTCP."""
+
+    @property
+    def flood(self) -> int:
+        """Datagrams of unknown SSRC beyond those that wait, or beyond 10,000 a second in the long run."""
+
+    def __len__(self) -> int:
+        """SSRCs that have a way."""
+
+    def close(self) -> None:
+        """The socket may be closed after this; the inlets close by themselves. May be called again."""
+
+@final
 class ReceiveThread:
     """Reads the sockets of all Inlets. `run` belongs to a thread of its own and returns after `stop`; the rest to the
     loop. OSError without descriptors.
@@ -188,8 +224,11 @@ class ReceiveThread:
     def open(self, fold: Fold, fd: int, owner: object = None) -> Inlet:
         """Read this non-blocking socket. OverflowError at capacity; OSError when it cannot be watched."""
 
+    def open_trunk(self, fd: int, owner: object = None) -> Trunk:
+        """Read this non-blocking socket for many. OverflowError above four; OSError when it cannot be watched."""
+
     def drain(self) -> list[object]:
-        """Owners of inlets with events or strangers."""
+        """Owners of inlets with events or strangers, and of trunks with unknown datagrams."""
 
     @property
     def counts(self) -> dict[str, int]:

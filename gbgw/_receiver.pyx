@@ -3,7 +3,7 @@
 """Receive core: from the kernel's datagrams to access units, in one thread without the GIL (architecture decision 2).
 
 A Fold is the way of one stream: order, demultiplexer, and what of it the event loop must hear of. It is sans-IO, and TCP
-feeds it on the loop's own thread. An Inlet is a UDP socket before a Fold; the ReceiveThread reads all of them with one epoll
+feeds it on the loop's own thread. An Inlet is a UDP socket before a Fold, or a share of a Trunk, the one socket of all streams; the ReceiveThread reads all of them with one epoll
 and recvmmsg, a tick at a time, so that each turn takes a whole picture's packets. The thread knows the one source that an
 Inlet follows; datagrams of anybody else are put before Python, which decides whom to follow.
 Leaves out: framing of TCP (_rtp.Framer), RTCP, the choice of the source (net.source).
@@ -155,6 +155,12 @@ cdef enum:
     SLACK_ROWS = 64
     IDLE_MILLISECONDS = 100  # the longest sleep: another thread may bring a deadline
     STOP = 0x7FFFFFFF
+    TRUNK = 0x40000000  # and its number
+    TRUNKS = 4  # of one thread: an address family each is two
+    TRUNK_ROUNDS = 64  # of a trunk in one turn: 4,096 datagrams, 11 Gbit/s
+    UNKNOWN = 512  # datagrams of unknown SSRC that wait for Python: the first key frame of a camera with its own
+    UNKNOWN_BYTES = 1048576
+    UNKNOWN_HZ = 10000  # in the long run: what a flood may cost the loop, some 3 % of it
     STREAM_ID_VIDEO = 0xE0
 
 FIRST_PACKET = K_FIRST_PACKET
@@ -541,22 +547,13 @@ cdef class Inlet:
 
     def strangers(self):
         cdef Foreign* found
-        cdef Py_ssize_t count, i
-        cdef list out = []
+        cdef Py_ssize_t count
         pthread_mutex_lock(&self.fold.lock)
         found, count = self.foreign, self.foreign_count
         self.foreign = NULL
         self.foreign_count = 0
         pthread_mutex_unlock(&self.fold.lock)
-        try:
-            for i in range(count):
-                data = PyBytes_FromStringAndSize(<const char*>found[i].data, found[i].length)
-                out.append((data, address_of(&found[i].address), found[i].at))
-        finally:
-            for i in range(count):
-                free(found[i].data)
-            free(found)
-        return out
+        return take_foreign(found, count)
 
     @property
     def heard(self):
@@ -592,7 +589,10 @@ cdef class Inlet:
         if self.closed:
             return
         self.closed = True
-        epoll_ctl(thread.poller, EPOLL_CTL_DEL, self.fd, NULL)
+        if self.trunk is not None:
+            self.trunk.leave(self)
+        else:
+            epoll_ctl(thread.poller, EPOLL_CTL_DEL, self.fd, NULL)
         pthread_mutex_lock(&thread.lock)
         thread.table[self.slot] = NULL
         pthread_mutex_unlock(&thread.lock)
@@ -650,20 +650,14 @@ cdef class Inlet:
         if self.foreign == NULL or self.foreign_count == FOREIGN:
             self.n_flood += 1
             return
-        one = &self.foreign[self.foreign_count]
-        one.data = <uint8_t*>malloc(<size_t>max(length, 1))
-        if one.data == NULL:
+        if keep_foreign(&self.foreign[self.foreign_count], base, length, address, now):
+            self.foreign_count += 1
+        else:
             self.n_flood += 1
-            return
-        memcpy(one.data, base, <size_t>length)
-        one.length = length
-        one.at = now
-        one.address = address[0]
-        self.foreign_count += 1
 
     cdef bint is_announced(self, const uint8_t* base, const sockaddr_storage* address) noexcept nogil:
         """Is this the camera without a doubt, before any source is followed (net.source)?"""
-        cdef uint32_t ssrc = <uint32_t>base[8] << 24 | <uint32_t>base[9] << 16 | <uint32_t>base[10] << 8 | base[11]
+        cdef uint32_t ssrc = read32(base, 8)
         cdef unsigned char[16] host
         gbgw_host(address, host)
         return self.is_host(host) or (self.knows_ssrc and ssrc == self.ssrc)
@@ -682,6 +676,202 @@ cdef class Inlet:
         gbgw_host(address, host)
         gbgw_host(&self.source, present)
         return memcmp(host, present, 16) == 0 or self.is_host(host)
+
+
+cdef uint32_t read32(const uint8_t* base, int at) noexcept nogil:
+    """Of a datagram whose length was looked at."""
+    return <uint32_t>base[at] << 24 | <uint32_t>base[at + 1] << 16 | <uint32_t>base[at + 2] << 8 | base[at + 3]
+
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class Trunk:
+    def __init__(self):
+        raise TypeError("Trunk objects are made by ReceiveThread.open_trunk()")
+
+    def __cinit__(self):
+        self.fd = self.number = -1
+        if pthread_mutex_init(&self.lock, NULL):
+            raise MemoryError
+        self.lockable = True
+
+    def __dealloc__(self):
+        self.forget()
+        free(self.unknown)
+        free(self.routes)
+        free(self.touched)
+        free(self.is_touched)
+        if self.lockable:
+            pthread_mutex_destroy(&self.lock)
+
+    def join(self, Fold fold not None, uint32_t ssrc, object owner=None):
+        """A share of this socket: what comes with `ssrc`."""
+        cdef Inlet inlet
+        if self.fd < 0:
+            raise ValueError("the trunk is closed")
+        inlet = self.thread.make_inlet(fold, owner)
+        inlet.trunk = self
+        try:
+            self.add(inlet, ssrc)
+        except BaseException:
+            inlet.close()
+            raise
+        return inlet
+
+    def route(self, Inlet inlet not None, uint32_t ssrc):
+        """Give `inlet` what comes with this SSRC as well."""
+        if inlet.trunk is not self or inlet.closed:
+            raise ValueError("the inlet is no share of this trunk")
+        self.add(inlet, ssrc)
+
+    def unknown_datagrams(self):
+        """Take what nobody's SSRC is on: (datagram, (host, port), loop seconds)."""
+        cdef Foreign* found
+        cdef Py_ssize_t count
+        pthread_mutex_lock(&self.lock)
+        found, count = self.unknown, self.unknown_count
+        self.unknown = NULL
+        self.unknown_count = self.unknown_bytes = 0
+        pthread_mutex_unlock(&self.lock)
+        return take_foreign(found, count)
+
+    @property
+    def malformed(self):
+        return self.n_malformed
+
+    @property
+    def flood(self):
+        return self.n_flood
+
+    def __len__(self):
+        return self.route_count
+
+    def close(self):
+        """The socket may be closed after this. The shares close by themselves."""
+        cdef ReceiveThread thread = self.thread
+        if self.fd < 0:
+            return
+        epoll_ctl(thread.poller, EPOLL_CTL_DEL, self.fd, NULL)
+        pthread_mutex_lock(&thread.lock)
+        thread.trunks[self.number] = NULL
+        pthread_mutex_unlock(&thread.lock)
+        pthread_mutex_lock(&self.lock)  # the thread may be at work
+        self.fd = -1
+        pthread_mutex_unlock(&self.lock)
+        thread.trunk_list[self.number] = None
+
+    cdef void forget(self) noexcept nogil:
+        cdef Py_ssize_t i
+        for i in range(self.unknown_count):
+            free(self.unknown[i].data)
+        self.unknown_count = 0
+
+    cdef Py_ssize_t place(self, uint32_t ssrc) noexcept nogil:
+        """Where the route of `ssrc` is or would be."""
+        cdef Py_ssize_t low = 0, high = self.route_count, middle
+        while low < high:
+            middle = (low + high) >> 1
+            if self.routes[middle].ssrc < ssrc:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    cdef bint add(self, Inlet inlet, uint32_t ssrc) except -1:
+        cdef Py_ssize_t at, i
+        cdef bint is_taken
+        pthread_mutex_lock(&self.lock)
+        at = self.place(ssrc)
+        is_taken = at < self.route_count and self.routes[at].ssrc == ssrc
+        if is_taken or self.route_count == self.route_capacity:
+            pthread_mutex_unlock(&self.lock)
+            if is_taken:
+                raise ValueError(f"SSRC {ssrc} is another stream's")
+            raise OverflowError(f"{self.route_capacity} SSRCs share the socket already")
+        for i in range(self.route_count, at, -1):
+            self.routes[i] = self.routes[i - 1]
+        self.routes[at].ssrc = ssrc
+        self.routes[at].slot = inlet.slot
+        self.routes[at].inlet = <void*>inlet
+        self.route_count += 1
+        pthread_mutex_unlock(&self.lock)
+        return True
+
+    cdef void leave(self, Inlet inlet):
+        cdef Py_ssize_t i, kept = 0
+        pthread_mutex_lock(&self.lock)
+        for i in range(self.route_count):
+            if self.routes[i].inlet != <void*>inlet:
+                self.routes[kept] = self.routes[i]
+                kept += 1
+        self.route_count = kept
+        pthread_mutex_unlock(&self.lock)
+
+    # --- in the thread, under the lock of the trunk ---
+
+    cdef void datagram(self, const uint8_t* base, Py_ssize_t length, const sockaddr_storage* address, double now) noexcept nogil:
+        """By SSRC to its stream, which looks at the source; what has no stream waits for Python, which looks at the source too."""
+        cdef bint is_rtcp = length >= 8 and 200 <= base[1] <= 204
+        cdef Py_ssize_t at
+        cdef Foreign* one
+        cdef uint32_t ssrc
+        cdef int slot
+        if not is_rtcp and (length < 12 or base[0] >> 6 != 2):
+            self.n_malformed += 1
+            return
+        ssrc = read32(base, 4 if is_rtcp else 8)
+        at = self.place(ssrc)
+        if at < self.route_count and self.routes[at].ssrc == ssrc:
+            slot = self.routes[at].slot
+            (<give_t>give_datagram)(self.routes[at].inlet, base, length, address, now)
+            if not self.is_touched[slot]:
+                self.is_touched[slot] = True
+                self.touched[self.touched_count] = slot
+                self.touched_count += 1
+            return
+        self.allowance = min(self.allowance + (now - self.allowed_at) * UNKNOWN_HZ, <double>UNKNOWN)
+        self.allowed_at = now
+        if self.unknown == NULL:
+            self.unknown = <Foreign*>malloc(UNKNOWN * sizeof(Foreign))
+        if (
+            self.allowance < 1.0 or self.unknown == NULL or self.unknown_count == UNKNOWN
+            or self.unknown_bytes + length > UNKNOWN_BYTES
+        ):
+            self.n_flood += 1
+            return
+        one = &self.unknown[self.unknown_count]
+        if keep_foreign(one, base, length, address, now):
+            self.allowance -= 1.0
+            self.unknown_count += 1
+            self.unknown_bytes += length
+        else:
+            self.n_flood += 1
+
+
+cdef bint keep_foreign(Foreign* one, const uint8_t* base, Py_ssize_t length, const sockaddr_storage* address, double now) noexcept nogil:
+    one.data = <uint8_t*>malloc(<size_t>max(length, 1))
+    if one.data == NULL:
+        return False
+    memcpy(one.data, base, <size_t>length)
+    one.length = length
+    one.at = now
+    one.address = address[0]
+    return True
+
+
+cdef list take_foreign(Foreign* found, Py_ssize_t count):
+    """As Python objects; the memory is given back."""
+    cdef Py_ssize_t i
+    cdef list out = []
+    try:
+        for i in range(count):
+            data = PyBytes_FromStringAndSize(<const char*>found[i].data, found[i].length)
+            out.append((data, address_of(&found[i].address), found[i].at))
+    finally:
+        for i in range(count):
+            free(found[i].data)
+        free(found)
+    return out
 
 
 cdef bytes packed_host(str host):
@@ -716,6 +906,7 @@ cdef class ReceiveThread:
         self.tick_seconds = tick_seconds
         self.backlog = Backlog(limits.WAITING_BYTES)
         self.serve_slot = <serve_t>serve_one
+        self.trunk_list = [None] * TRUNKS
         self.next_due = INFINITY
         self.inlets = [None] * capacity
         self.free_slots = list(range(capacity - 1, -1, -1))
@@ -774,24 +965,61 @@ cdef class ReceiveThread:
             c_close(self.stop_fd)
         self.poller = self.event_fd = self.stop_fd = -1
 
-    def open(self, Fold fold not None, int fd, object owner=None):
+    cdef Inlet make_inlet(self, Fold fold, object owner):
+        """Without a socket yet."""
         cdef Inlet inlet = Inlet.__new__(Inlet)
-        cdef epoll_event event
         if not self.free_slots:
             raise OverflowError(f"the receive thread has {self.capacity} sockets already")
         inlet.fold = fold
         self.adopt(fold)
         inlet.thread = self
         inlet.owner = owner
-        inlet.fd = fd
+        inlet.fd = -1
         inlet.slot = self.free_slots.pop()
         self.top = max(self.top, inlet.slot + 1)
-        event.events = EPOLLIN
-        event.data.u64 = <uint64_t>inlet.slot
         self.inlets[inlet.slot] = inlet
         pthread_mutex_lock(&self.lock)
         self.table[inlet.slot] = <void*>inlet
         pthread_mutex_unlock(&self.lock)
+        return inlet
+
+    def open_trunk(self, int fd, object owner=None):
+        cdef Trunk trunk = Trunk.__new__(Trunk)
+        cdef epoll_event event
+        cdef int number
+        for number in range(TRUNKS):
+            if self.trunks[number] == NULL:
+                break
+        else:
+            raise OverflowError(f"the receive thread has {TRUNKS} trunks already")
+        trunk.thread = self
+        trunk.owner = owner
+        trunk.route_capacity = 2 * self.capacity
+        trunk.routes = <Route*>malloc(<size_t>trunk.route_capacity * sizeof(Route))
+        trunk.touched = <int*>calloc(<size_t>self.capacity, sizeof(int))
+        trunk.is_touched = <uint8_t*>calloc(<size_t>self.capacity, 1)
+        if trunk.routes == NULL or trunk.touched == NULL or trunk.is_touched == NULL:
+            raise MemoryError
+        trunk.fd = fd
+        trunk.number = number
+        event.events = EPOLLIN
+        event.data.u64 = <uint64_t>(TRUNK | number)
+        self.trunk_list[number] = trunk
+        pthread_mutex_lock(&self.lock)
+        self.trunks[number] = <void*>trunk
+        pthread_mutex_unlock(&self.lock)
+        if epoll_ctl(self.poller, EPOLL_CTL_ADD, fd, &event):
+            reason = errno
+            trunk.close()
+            raise OSError(reason, "cannot watch the socket")
+        return trunk
+
+    def open(self, Fold fold not None, int fd, object owner=None):
+        cdef Inlet inlet = self.make_inlet(fold, owner)
+        cdef epoll_event event
+        inlet.fd = fd  # nobody reads it before epoll says so
+        event.events = EPOLLIN
+        event.data.u64 = <uint64_t>inlet.slot
         if epoll_ctl(self.poller, EPOLL_CTL_ADD, fd, &event):
             reason = errno
             inlet.close()
@@ -828,6 +1056,9 @@ cdef class ReceiveThread:
             inlet = self.inlets[slot]
             if inlet is not None:
                 found.append(inlet.owner)
+        for trunk in self.trunk_list:
+            if trunk is not None and (<Trunk>trunk).unknown_count:
+                found.append((<Trunk>trunk).owner)
         return found
 
     @property
@@ -882,7 +1113,9 @@ cdef class ReceiveThread:
                     continue
                 return
             for i in range(count):
-                if events[i].data.u64 != STOP:
+                if events[i].data.u64 & TRUNK and events[i].data.u64 != STOP:
+                    self.serve_trunk(<int>(events[i].data.u64 & (TRUNK - 1)), now)
+                elif events[i].data.u64 != STOP:
                     self.serve(<int>events[i].data.u64, True, now)
             if count == 0 or now >= self.next_due:
                 self.sweep(now)
@@ -896,6 +1129,16 @@ cdef class ReceiveThread:
                     self.lateness = now
                 if now > self.tick_seconds:
                     self.n_late += 1
+
+    cdef void serve_trunk(self, int number, double now) noexcept nogil:
+        cdef int i
+        cdef void* trunk
+        pthread_mutex_lock(&self.lock)
+        trunk = self.trunks[number]
+        if trunk == NULL:
+            pthread_mutex_unlock(&self.lock)
+            return
+        (<receive_t>receive_trunk)(trunk, <void*>self, now)
 
     cdef void sweep(self, double now) noexcept nogil:
         """Whatever waits for time alone."""
@@ -944,3 +1187,41 @@ cdef void serve_one(Inlet inlet, ReceiveThread thread, bint readable, double now
     if inlet.fold.row_count or inlet.foreign_count:
         thread.tell(inlet.slot)
     pthread_mutex_unlock(&inlet.fold.lock)
+
+
+cdef void give_datagram(
+    Inlet inlet, const uint8_t* base, Py_ssize_t length, const sockaddr_storage* address, double now
+) noexcept nogil:
+    pthread_mutex_lock(&inlet.fold.lock)
+    inlet.datagram(base, length, address, now)
+    pthread_mutex_unlock(&inlet.fold.lock)
+
+
+cdef void receive_trunk(Trunk trunk, ReceiveThread thread, double now) noexcept nogil:
+    """Begins with the lock of the thread held, as serve_one does. Reads, then sees to every stream that got something."""
+    cdef mmsghdr* messages = <mmsghdr*>thread.messages
+    cdef iovec* vectors = <iovec*>thread.vectors
+    cdef uint64_t one = 1
+    cdef int count, i, turn
+    pthread_mutex_lock(&trunk.lock)
+    pthread_mutex_unlock(&thread.lock)
+    for turn in range(TRUNK_ROUNDS if trunk.fd >= 0 else 0):
+        for i in range(BATCH):
+            gbgw_prepare(
+                &messages[i], &vectors[i], thread.buffers + <Py_ssize_t>i * STRIDE, DATAGRAM_BYTES, &thread.addresses[i]
+            )
+        count = recvmmsg(trunk.fd, messages, BATCH, MSG_DONTWAIT, NULL)
+        if count <= 0:
+            break
+        thread.n_datagrams += count
+        for i in range(count):
+            trunk.datagram(thread.buffers + <Py_ssize_t>i * STRIDE, messages[i].msg_len, &thread.addresses[i], now)
+        if count < BATCH:
+            break
+    for i in range(trunk.touched_count):
+        trunk.is_touched[trunk.touched[i]] = False
+        thread.serve(trunk.touched[i], False, now)
+    trunk.touched_count = 0
+    if trunk.unknown_count:
+        c_write(thread.event_fd, &one, sizeof(one))
+    pthread_mutex_unlock(&trunk.lock)

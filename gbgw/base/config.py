@@ -84,6 +84,7 @@ class SipConfig(Section):
 
 class MediaConfig(Section):
     ports: str = "30000-34999"
+    single_port: int = Field(0, ge=0, le=65_535, description="one port for all streams, by SSRC; 0: a pair for each")
     transport: Literal["udp", "tcp-passive", "tcp-active"] = "udp"
     first_packet_seconds: Seconds = 10
     key_frame_seconds: Seconds = Field(12, description="from the first packet to the first key frame")
@@ -189,13 +190,17 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _combinations(self) -> Self:
-        media = set(port_range(self.media.ports))
+        single = self.media.single_port
+        if single and self.media.receive != "thread":
+            raise ValueError('media.single_port needs media.receive = "thread"')
+        media = {single} if single else set(port_range(self.media.ports))
+        shown = f"media.single_port {single}" if single else f"media.ports {self.media.ports}"
         for url in self.sip.listen:
             scheme, _, port = split_url(url, ["udp", "tcp"])
-            if scheme == "udp" and port in media:
-                raise ValueError(f"sip.listen port {port} lies inside media.ports {self.media.ports}")
+            if port in media and (scheme == "udp" or single):
+                raise ValueError(f"sip.listen port {port} lies inside {shown}")
         if self.webrtc.ports and media & set(port_range(self.webrtc.ports)):
-            raise ValueError(f"webrtc.ports {self.webrtc.ports} and media.ports {self.media.ports} overlap")
+            raise ValueError(f"webrtc.ports {self.webrtc.ports} and {shown} overlap")
         return self
 
 

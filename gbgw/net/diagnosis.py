@@ -179,6 +179,12 @@ def _not_rtp(message: str) -> Diagnosis:
 
 
 def _network(rtp: dict[str, int], network: NetworkFacts) -> Diagnosis:
+    if network.ssrc_conflict:
+        return Diagnosis(
+            "ssrc_conflict",
+            "The camera sends with the SSRC of another stream, and streams share one media port.",
+            "Restart the camera or update its firmware; or give each stream a port: media.single_port = 0.",
+        )
     if network.wrong_source:
         return _wrong_source(network)
     if network.head.startswith(_TLS_RECORDS) and not network.frames:

@@ -1,16 +1,16 @@
 """RTP endpoints: UDP, TCP passive, TCP active, and the pool of ports (GB/T 28181-2022 Annex D; RFC 4571; RFC 3550).
 
-One endpoint serves one session on a port of its own: the port, not the SSRC, tells sessions apart (reference 6.5). The
-port is bound before the camera hears of it and goes back to the pool in the `finally` that closes it. RTP over UDP is
-read by the receive thread (net.receive), or by the loop where there is none; everything else by the loop.
-Leaves out: SRTP, several sessions on one port.
+One endpoint serves one session on a port of its own: the port, not the SSRC, tells sessions apart (reference 6.5); or
+on the port that all share (net.shared). The port is bound before the camera hears of it and goes back to the pool in
+the `finally` that closes it. RTP over UDP is read by the receive thread (net.receive), or by the loop where there is
+none; everything else by the loop.
+Leaves out: SRTP.
 """
 
 import asyncio
 import errno
 import os
 import socket
-import struct
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -24,6 +24,8 @@ from gbgw.base import limits
 from gbgw.base.errors import LocalError, PortsExhaustedError, StateError
 from gbgw.base.tally import Tally
 from gbgw.net.receive import Receiving
+from gbgw.net.shared import SharedPort
+from gbgw.net.sockets import bind, bind_error, kernel_drops, widen
 from gbgw.net.source import Address, SourceLock
 
 Transport = Literal["udp", "tcp-passive", "tcp-active"]
@@ -33,8 +35,6 @@ RETRY_SECONDS: Final = (1.0, 2.0, 4.0)  # between attempts to connect (reference
 _CLOSE_SECONDS: Final = 1.0  # a transport's own farewell; it only takes a turn of the loop
 _SWEEP_SECONDS: Final = 1.0
 _SWEEP_PACKETS: Final = 256  # read from one resting port in one go
-_SO_MEMINFO: Final = 55  # Linux; the ninth word is the socket's drop counter (sock_diag.h, SK_MEMINFO_DROPS)
-_SO_RCVBUFFORCE: Final = 33
 
 
 # The pool of ports
@@ -97,11 +97,8 @@ class PortPool:
             except OSError as error:
                 self._free.append(port)
                 if error.errno not in (errno.EADDRINUSE, errno.EACCES):
-                    raise LocalError(
-                        f"cannot bind media port {port} on {self.host}: {error.strerror}",
-                        code="bind_failed",
-                        remedy="check media.ports and the limit of open files",
-                    ) from error
+                    remedy = "check media.ports and the limit of open files"
+                    raise bind_error(self.host, port, error, remedy) from error
                 self.tally.add("net.port_taken")
                 continue
             self._used.add(port)
@@ -171,42 +168,13 @@ def _drain(one: socket.socket) -> bool:
     return True
 
 
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
-
-
-def _bind(host: str, port: int, kind: socket.SocketKind) -> socket.socket:
-    one = socket.socket(_family(host), kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    try:
-        if kind is socket.SOCK_STREAM:
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of the last session in TIME_WAIT
-        one.bind((host, port))
-        if kind is socket.SOCK_STREAM:
-            one.listen(8)
-    except BaseException:
-        one.close()
-        raise
-    return one
-
-
 def _bind_pair(host: str, port: int) -> tuple[socket.socket, socket.socket]:
-    rtp = _bind(host, port, socket.SOCK_DGRAM)
+    rtp = bind(host, port, socket.SOCK_DGRAM)
     try:
-        return rtp, _bind(host, port + 1, socket.SOCK_DGRAM)
+        return rtp, bind(host, port + 1, socket.SOCK_DGRAM)
     except BaseException:
         rtp.close()
         raise
-
-
-def _widen(one: socket.socket) -> int:
-    """Ask for limits.RECEIVE_BUFFER_BYTES; return what the kernel granted."""
-    for option in (socket.SO_RCVBUF, _SO_RCVBUFFORCE):  # the second needs CAP_NET_ADMIN
-        with suppress(OSError):
-            one.setsockopt(socket.SOL_SOCKET, option, limits.RECEIVE_BUFFER_BYTES)
-        granted = one.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2  # Linux counts its bookkeeping too
-        if granted >= limits.RECEIVE_BUFFER_BYTES:
-            break
-    return granted
 
 
 # The endpoint
@@ -235,6 +203,7 @@ class NetworkFacts:
 
     source: who sends, or None. connections: TCP connections that came about. head: first bytes of the last one.
     refused_from: the last address whose packets or connection were not taken. error: why no connection came about.
+    ssrc_conflict: the camera sends with an SSRC that is another stream's, on a port they share.
     """
 
     transport: Transport
@@ -250,6 +219,7 @@ class NetworkFacts:
     refused_from: Address | None
     error: str
     target: Address | None
+    ssrc_conflict: bool = False
 
 
 class MediaEndpoint:
@@ -257,7 +227,8 @@ class MediaEndpoint:
 
     `open` and `close` belong to one task (a TaskGroup lives between them). expected_hosts: addresses the camera is
     known by, its SIP source first; more come with `answered`. rtcp: send a receiver report every 5 s. receiving: the
-    thread that reads RTP over UDP into the sink's fold; None: the loop does.
+    thread that reads RTP over UDP into the sink's fold; None: the loop does. shared: the one port of all streams, which
+    then takes the place of the pool's; needs `ssrc` and a sink with a core's fold.
     tally: counts rtp.wrong_source, rtp.framer_*, net.*.
     """
 
@@ -272,6 +243,7 @@ class MediaEndpoint:
         expected_hosts: Sequence[str] = (),
         rtcp: bool = True,
         receiving: Receiving | None = None,
+        shared: SharedPort | None = None,
         tally: Tally | None = None,
     ) -> None:
         self.transport = transport
@@ -283,6 +255,9 @@ class MediaEndpoint:
         self._ssrc = ssrc
         self._lock = SourceLock(expected_hosts, self._refuse, ssrc=ssrc)
         self._receiving = receiving
+        self._shared = shared
+        self.named: Address | None = None  # host and RTP port of the camera's answer
+        self._opened_at = 0.0
         self._rtcp = rtcp
         self._port: int | None = None
         self._closed = False
@@ -321,6 +296,7 @@ class MediaEndpoint:
         """Who sends: the locked UDP source, or the TCP peer."""
         if self._connection is not None:
             return self._connection.peer
+        self._learn()
         return self._lock.address
 
     @property
@@ -330,21 +306,22 @@ class MediaEndpoint:
     @property
     def kernel_drops(self) -> int | None:
         """Datagrams the kernel dropped because we were slow; None where it does not say."""
-        try:
-            if self._socket is not None:
-                info = self._socket.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 36)
-            elif self._rtp is not None and self._rtp.transport is not None:
-                with _plain_socket(self._rtp.transport) as one:
-                    info = one.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 36)
-            else:
-                return None
-        except OSError:
+        if self._socket is not None:
+            return kernel_drops(self._socket)
+        if self._rtp is None or self._rtp.transport is None:
             return None
-        return int(struct.unpack_from("=I", info, 32)[0]) if len(info) >= 36 else None
+        with _plain_socket(self._rtp.transport) as one:
+            return kernel_drops(one)
 
     @property
     def facts(self) -> NetworkFacts:
         self._learn()
+        shared, hosts = self._shared, self._lock.expected_hosts
+        conflict = (
+            shared is not None
+            and self.source is None
+            and any(shared.was_refused(host, self._opened_at) for host in hosts)
+        )
         return NetworkFacts(
             self.transport,
             self._port or 0,
@@ -359,6 +336,7 @@ class MediaEndpoint:
             self._refused_from,
             self._error,
             self._target,
+            conflict,
         )
 
     # Life
@@ -377,11 +355,17 @@ class MediaEndpoint:
         loop = asyncio.get_running_loop()
         self._group = await asyncio.TaskGroup().__aenter__()
         try:
-            if self.transport == "udp":
+            self._opened_at = loop.time()
+            if self._shared is not None:
+                self._shared.join(self)
+                self._port = self._shared.port
+                if self.transport == "udp":
+                    self._join_udp(self._shared)
+            elif self.transport == "udp":
                 self._port, pair = self._pool.take(partial(_bind_pair, self._pool.host))
                 await self._open_datagrams(*pair)
             elif self.transport == "tcp-passive":
-                self._port, listener = self._pool.take(lambda port: _bind(self._pool.host, port, socket.SOCK_STREAM))
+                self._port, listener = self._pool.take(lambda port: bind(self._pool.host, port, socket.SOCK_STREAM))
                 try:
                     self._server = await loop.create_server(lambda: _Connection(self), sock=listener)
                 except BaseException:
@@ -407,10 +391,13 @@ class MediaEndpoint:
         """Take the camera's answer: whom to expect, and for TCP active whom to connect to, in the background.
 
         An answer by UDP to an offer of TCP binds the UDP pair beside it (reference 6.6). Raises LocalError when it is
-        taken.
+        taken, or on a shared port when the camera's SSRC is another stream's.
         """
         self._lock.expect(address, sip_host)
+        self.named = (address, port)
         if ssrc is not None:
+            if self._shared is not None:
+                self._shared.rename(self, ssrc)
             self._ssrc = self._lock.ssrc = ssrc
         self._announce()
         if transport == "udp":
@@ -422,7 +409,10 @@ class MediaEndpoint:
 
     async def bind_udp(self) -> None:
         """Receive by UDP as well, on the same port number. Raises LocalError when another program holds it."""
-        if self._rtp is not None or self._socket is not None:
+        if self._rtp is not None or self._inlet is not None:
+            return
+        if self._shared is not None:
+            self._join_udp(self._shared)
             return
         try:
             pair = _bind_pair(self._pool.host, self.port)
@@ -447,6 +437,9 @@ class MediaEndpoint:
             if self._inlet is not None:
                 self._inlet.close()
                 self._learn()
+            if self._shared is not None:
+                self._shared.leave(self, asyncio.get_running_loop().time())
+                port = None
             if self._socket is not None:
                 resting.append(self._socket)
                 self._socket = None
@@ -480,7 +473,7 @@ class MediaEndpoint:
 
     async def _open_datagrams(self, rtp: socket.socket, rtcp: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        self.receive_buffer_bytes = _widen(rtp)
+        self.receive_buffer_bytes = widen(rtp, limits.RECEIVE_BUFFER_BYTES)
         if self.receive_buffer_bytes < limits.RECEIVE_BUFFER_BYTES:
             self.tally.add("net.small_receive_buffer", detail="raise net.core.rmem_max", now=loop.time())
         try:
@@ -505,6 +498,34 @@ class MediaEndpoint:
         self._sink.is_driven = True
         self._announce()
 
+    # On a shared port: net.shared.Sharer
+
+    def _join_udp(self, shared: SharedPort) -> None:
+        fold = self._sink.fold
+        assert isinstance(fold, _receiver.Fold)
+        self._inlet = shared.join_udp(self, fold)
+        self.receive_buffer_bytes = shared.receive_buffer_bytes
+        self._sink.is_driven = True
+        self._announce()
+
+    @property
+    def ssrc(self) -> int | None:
+        return self._ssrc
+
+    def expects(self, host: str) -> bool:
+        return self._lock.is_expected(host)
+
+    def adopt(self, datagram: bytes, address: Address, now: float) -> None:
+        self._on_rtp(datagram, address, now)
+        self._follow_lock()
+        self._sink.take(now)
+
+    def look(self) -> None:
+        self._learn()
+
+    def protocol(self) -> asyncio.Protocol:
+        return _Connection(self)
+
     def _announce(self) -> None:
         """Tell the thread what the camera is known by."""
         if self._inlet is not None:
@@ -517,9 +538,12 @@ class MediaEndpoint:
             self._learn()
             for datagram, address, at in inlet.strangers():
                 self._on_rtp(datagram, address, at)
-            if self._lock.address is not None and inlet.source != self._lock.address:
-                inlet.follow(*self._lock.address)
+            self._follow_lock()
         self._sink.take(asyncio.get_running_loop().time())
+
+    def _follow_lock(self) -> None:
+        if self._inlet is not None and self._lock.address is not None and self._inlet.source != self._lock.address:
+            self._inlet.follow(*self._lock.address)
 
     def _learn(self) -> None:
         """Take over what the thread saw: the source it follows, and what it turned away."""
@@ -535,6 +559,8 @@ class MediaEndpoint:
             self._wrong_source += refused
             self._refused_from = inlet.refused[1]
             self.tally.add("rtp.wrong_source", refused, detail=self._refused_from[0] if self._refused_from else "")
+            if self._shared is not None and self._refused_from is not None:
+                self._shared.refused(self._refused_from, asyncio.get_running_loop().time())
         self._malformed += malformed
         self.tally.add("net.malformed", malformed)
         self.tally.add("net.flood", flood)
@@ -576,6 +602,8 @@ class MediaEndpoint:
         self._wrong_source += 1
         self._refused_from = address
         self.tally.add("rtp.wrong_source", detail=address[0], now=now)
+        if self._shared is not None:
+            self._shared.refused(address, now)
 
     # RTCP out
 
@@ -599,7 +627,10 @@ class MediaEndpoint:
             datagrams = self._rtp if muxed else self._rtcp_socket
             if address[1] > 65_535:
                 return
-            if muxed and self._socket is not None:
+            if self._shared is not None:
+                with suppress(OSError):
+                    self._shared.sendto(report, address)
+            elif muxed and self._socket is not None:
                 with suppress(OSError):  # a full buffer; the next report follows
                     self._socket.sendto(report, address)
             elif datagrams is not None and datagrams.transport is not None:

@@ -16,7 +16,7 @@ _JOIN_SECONDS: Final = 2.0  # it ends within a tick
 
 
 class Listener(Protocol):
-    """Owner of an inlet."""
+    """Owner of an inlet or a trunk."""
 
     def on_received(self) -> None:
         """There are events in its fold, or strangers at its inlet. Must not wait."""
@@ -59,6 +59,13 @@ class Receiving:
         """Have a non-blocking UDP socket read into `fold`. OSError when that cannot be."""
         try:
             return self._core.open(fold, fd, owner)
+        except OverflowError as error:
+            raise OSError(str(error)) from error
+
+    def open_trunk(self, fd: int, owner: Listener) -> _receiver.Trunk:
+        """Have a non-blocking UDP socket read for many folds. OSError when that cannot be."""
+        try:
+            return self._core.open_trunk(fd, owner)
         except OverflowError as error:
             raise OSError(str(error)) from error
 

@@ -14,6 +14,7 @@ from gbgw.mux.feed import Attachment, Chunk, Feeds
 from gbgw.net.media import MediaEndpoint, PortPool
 from gbgw.net.receive import Receiving
 from gbgw.net.receiver import Receiver, new_fold
+from gbgw.net.shared import SharedPort
 from gbgw.serve.source import Sample
 from gbgw.worker.base import Ingest, IngestFigures, IngestListener, IngestSpec
 from gbgw.worker.overload import Overload
@@ -29,6 +30,9 @@ class LocalWorker:
         self._tally = tally
         self._ingests: set[LocalIngest] = set()
         self.receiving = Receiving(tally=tally) if config.receive == "thread" else None
+        self.shared: SharedPort | None = None
+        if config.single_port and self.receiving is not None:
+            self.shared = SharedPort(config.single_port, receiving=self.receiving, tally=tally)
         self.overload = Overload(config.overload_seconds)
         self._loop_late = 0.0  # at worst since the last scrape
         self._overrun_units = 0
@@ -37,6 +41,13 @@ class LocalWorker:
     async def __aenter__(self) -> Self:
         if self.receiving is not None:
             await self.receiving.__aenter__()
+        if self.shared is not None:
+            try:
+                await self.shared.__aenter__()
+            except BaseException:
+                if self.receiving is not None:
+                    await self.receiving.__aexit__(None, None, None)
+                raise
         self._look_later()
         return self
 
@@ -49,6 +60,8 @@ class LocalWorker:
             for ingest in list(self._ingests):
                 await ingest.close()
             self.ports.close()
+            if self.shared is not None:
+                await self.shared.__aexit__(None, None, None)
         finally:
             if self.receiving is not None:
                 await self.receiving.__aexit__(None, None, None)
@@ -67,6 +80,14 @@ class LocalWorker:
                 "receive_busy_seconds", self.receiving.busy_seconds, "counter", help="The receive thread at work."
             )
             yield Sample("receive_waiting_bytes", self.receiving.waiting_bytes, help="Units that wait for the loop.")
+        if self.shared is not None:
+            self.shared.settle_counts()
+            yield Sample(
+                "single_port_kernel_drops",
+                self.shared.kernel_drops,
+                "counter",
+                help="Datagrams that the kernel dropped at the one media port.",
+            )
         buffers = [ingest.receive_buffer_bytes for ingest in self._ingests if ingest.receive_buffer_bytes]
         if buffers:
             yield Sample(
@@ -142,6 +163,7 @@ class LocalIngest:
             expected_hosts=(spec.sip_host,),
             rtcp=spec.rtcp,
             receiving=worker.receiving,
+            shared=worker.shared,
             tally=worker._tally,
         )
 
