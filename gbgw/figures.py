@@ -54,6 +54,7 @@ def _of_stream(key: str, session: Session) -> Iterable[Sample]:
         yield Sample(f"rtp_{name}", value, "counter", labels, help=f"RTP packets {name} by stream.")
     yield Sample("rtp_bytes", figures.bytes, "counter", labels, help="RTP bytes received by stream.")
     yield Sample("rtp_jitter_seconds", figures.jitter_seconds, "gauge", labels, help="RFC 3550 jitter.")
+    yield Sample("av_skew_seconds", figures.skew_seconds, "gauge", labels, help="Sound late against the picture.")
 
 
 def _kind(task: str) -> str:

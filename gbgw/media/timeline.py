@@ -16,7 +16,17 @@ is already final when picture i comes, so nothing waits, dts rises strictly, and
 of the
 depth + 1 greatest pts is kept.
 
-Leaves out: clock drift between sound and picture, and repairing time stamps that are wrong by less than a jump.
+Which step is a jump, the arrival says: what goes forward further than the wall clock did is one, from 0.3 s on, unless
+the
+track went in such steps before (pictures played fast); a pause of the camera is kept up to ten seconds and drawn
+together beyond. A step back is one where it is further than reordering explains.
+
+A camera that counts PTS in another unit than 90 kHz is found out by a witness: for pictures the RTP time stamps, where
+they run like the wall clock, for sound the number of samples. Then the witness counts. Clocks that run at different
+speeds are held together by media.drift.
+
+Counted, and what it means to an operator (docs/operations.md): timeline.jump, .silence, .substituted, .repaired,
+.wrong_unit, .drift, .resync.
 """
 
 from bisect import insort
@@ -30,11 +40,17 @@ from gbgw.base.access_unit import AccessUnit
 from gbgw.base.codec import AAC, VIDEO, Codec
 from gbgw.base.tally import Tally
 from gbgw.media import params
+from gbgw.media.drift import Drift
+from gbgw.media.witness import Witness
 
 BACK: Final = ticks.HZ  # a step back of more than this is a jump (reference 7.6 point 6)
+BACK_IN_ORDER: Final = ticks.HZ // 5  # the same for sound, and where the stream says how its pictures are ordered
 FORWARD: Final = 10 * ticks.HZ
+UNEXPLAINED: Final = 3 * ticks.HZ // 10  # further forward than the wall clock: pictures lost in a burst, or a jump
+LEAST: Final = 90  # from one dts to the next: formats that count in milliseconds must still see it rise
+_SURE: Final = 50  # pictures without a B-frame, after which none is expected
 _PICTURE: Final = ticks.HZ // 25  # duration of a picture before anything is known of it
-_SHORTEST: Final = ticks.HZ // 1_000  # differences below are artefacts of repair, not durations
+_SHORTEST: Final = 2 * LEAST  # differences below are artefacts of repair, not durations
 _LONGEST: Final = 2 * ticks.HZ
 _RTP_BITS: Final = 32
 
@@ -78,18 +94,23 @@ class _TrackClock:
         "last_dts",
         "last_raw",
         "last_rtp",
+        "last_step",
         "meter",
         "moving",
         "next_pts",
         "offset",
+        "passed",
+        "pictures",
         "remainder",
         "rtp",
         "seen_sets",
         "segment",
+        "shift",
         "splitter",
         "sps_depth",
         "top",
         "window",
+        "witness",
     )
 
     def __init__(self, codec: Codec) -> None:
@@ -102,6 +123,11 @@ class _TrackClock:
         self.last_dts: int | None = None
         self.top: int | None = None  # greatest pts given out
         self.moving = False  # the camera's PTS has been seen to advance
+        self.last_step = 0  # of the camera's clock, ticks, jumps included
+        self.shift = 0  # of the slews, as it was for the last unit
+        self.witness = Witness()
+        self.pictures = 0
+        self.passed = 0  # duration of the last sound, ticks
         self.next_pts: int | None = None
         self.remainder = 0  # of next_pts, in 1 / sample rate of a tick
         self.last_arrival: float | None = None
@@ -117,6 +143,20 @@ class _TrackClock:
     def depth(self) -> int:
         return max(self.sps_depth or 0, self.meter.depth)
 
+    def move(self, by: int) -> None:
+        """Go on `by` ticks further ahead, whether the camera gives times or not."""
+        self.offset += by
+        self.shift -= by
+        self.witness.move(by)
+
+    @property
+    def reach(self) -> int:
+        """How far ahead of the last time reordering may put a picture, ticks: B-frames are passed over."""
+        is_ordered = self.codec.kind is not VIDEO or (
+            self.depth == 0 and (self.sps_depth == 0 or self.pictures > _SURE)
+        )
+        return 0 if is_ordered else (limits.REORDER_PICTURES + 1) * self.duration
+
 
 class Timeline:
     """The time line of one program: all tracks of one Stream go through one Timeline.
@@ -130,6 +170,13 @@ class Timeline:
         self._offset = 0
         self._segment = 0
         self._front: int | None = None  # greatest pts given out on any track
+        self._drift = Drift()
+
+    @property
+    def skew_seconds(self) -> float:
+        """By how much sound is late against the picture, measured by arrival and before the slew that heals it; 0.0
+        while unknown."""
+        return ticks.to_seconds(self._drift.skew)
 
     def push(self, unit: AccessUnit, now: float, rtp_timestamp: int | None = None) -> Sequence[AccessUnit]:
         """Return the unit with pts and dts set: one, or for AAC one per raw frame completed, whose parameter_sets is
@@ -162,6 +209,7 @@ class Timeline:
         else:
             pts = self._sound_time(clock, unit.pts, arrived, rtp_timestamp, now)
             pts = self._advance(clock, pts, len(unit), unit.codec.sample_rate or 8_000)
+            clock.passed = clock.duration
             result = (unit.with_times(pts, pts),)
         clock.last_arrival = arrived
         return result
@@ -176,18 +224,20 @@ class Timeline:
         raw, raw_dts = unit.pts, unit.dts
         stood_still = raw is not None and raw == clock.last_raw and (raw_dts is None or raw_dts == raw)
         passed = self._rtp_passed(clock, rtp_timestamp)
-        if raw is None or stood_still:
-            pts = self._substitute(clock, arrived, passed)
+        if raw is not None and clock.witness.hear(raw, passed, arrived, clock.top):
+            self._tell_unit(clock, now)
+        shift = self._drift.line
+        if raw is None or stood_still or clock.witness.misled:
+            pts = self._substitute(clock, arrived, passed) + shift - clock.shift
             raw_dts = None
             self.tally.add("timeline.substituted", now=now)
         else:
-            if clock.last_raw is not None:
-                clock.moving = True
-            clock.last_raw = raw
-            pts = self._place(clock, raw, now)
+            pts = self._place(clock, raw, shift, arrived, now)
+        clock.shift = shift
         if clock.top is not None and abs(pts - clock.top) > FORWARD:
             clock.meter.restart()
         clock.meter.push(pts)
+        clock.pictures += 1
         if raw_dts is not None and raw is not None:
             clock.explicit_dts = True
             # a dts that is far from its pts belongs to no picture a decoder could hold (16 at 1 a second)
@@ -198,12 +248,13 @@ class Timeline:
             target = self._rank(clock, pts)
         dts = target
         if clock.last_dts is not None:
-            if dts <= clock.last_dts:
-                dts = clock.last_dts + 1
+            if dts < clock.last_dts + LEAST:
+                dts = clock.last_dts + LEAST
                 self.tally.add("timeline.repaired", now=now)
             step = dts - clock.last_dts
             if _SHORTEST <= step <= _LONGEST:
                 clock.duration = step
+            self._follow(clock, max(pts, dts), step, arrived, now)
         pts = max(pts, dts)
         clock.last_dts = dts
         clock.top = pts if clock.top is None else max(clock.top, pts)
@@ -242,7 +293,7 @@ class Timeline:
         """
         if clock.top is None:
             return self._front if self._front is not None else 0
-        if clock.moving:
+        if clock.moving and not clock.witness.misled:
             return clock.top + clock.duration
         if passed is not None:
             return clock.top + passed
@@ -254,16 +305,26 @@ class Timeline:
         self, clock: _TrackClock, raw: int | None, arrived: float, rtp_timestamp: int | None, now: float
     ) -> int:
         passed = self._rtp_passed(clock, rtp_timestamp)
-        if raw is not None and raw != clock.last_raw:
-            if clock.last_raw is not None:
-                clock.moving = True
-            clock.last_raw = raw
+        if raw is not None and clock.witness.hear(raw, clock.passed or None, arrived, clock.top):
+            self._tell_unit(clock, now)
+        shift = self._drift.line + self._drift.sound
+        slewed, clock.shift = shift - clock.shift, shift
+        before = clock.last_dts
+        if raw is not None and raw != clock.last_raw and not clock.witness.misled:
             clock.remainder = 0
-            return self._place(clock, raw, now)
-        self.tally.add("timeline.substituted", now=now)
+            pts = self._place(clock, raw, shift, arrived, now)
+        else:
+            self.tally.add("timeline.substituted", now=now)
+            pts = self._sound_goes_on(clock, arrived, passed) + slewed
+        if before is not None:
+            self._follow(clock, pts, pts - before, arrived, now)
+        return pts
+
+    def _sound_goes_on(self, clock: _TrackClock, arrived: float, passed: int | None) -> int:
+        """Return a time for sound that has none: by its samples, unless the clock says that some were lost."""
         if clock.next_pts is None or clock.top is None:
             return self._front if self._front is not None else 0
-        if clock.moving:
+        if clock.moving and not clock.witness.misled:
             return clock.next_pts
         by_clock = clock.top + (passed if passed is not None else self._arrival_passed(clock, arrived))
         if by_clock - clock.next_pts > BACK:  # something was lost; samples alone would lag for ever
@@ -273,8 +334,8 @@ class Timeline:
 
     def _advance(self, clock: _TrackClock, pts: int, samples: int, sample_rate: int) -> int:
         """Note that `samples` begin at `pts`; return pts, repaired where it does not rise."""
-        if clock.last_dts is not None and pts <= clock.last_dts:
-            pts = clock.last_dts + 1
+        if clock.last_dts is not None and pts < clock.last_dts + LEAST:
+            pts = clock.last_dts + LEAST
         whole, clock.remainder = divmod(samples * ticks.HZ + clock.remainder, sample_rate)
         clock.next_pts = pts + whole
         clock.duration = max(whole, 1)
@@ -307,6 +368,7 @@ class Timeline:
                 stamped = True
                 pts = self._sound_time(clock, unit.pts, arrived, rtp_timestamp, now)
             pts = self._advance(clock, pts, params.ADTS_SAMPLES, frame.sample_rate)
+            clock.passed = clock.passed + clock.duration if out else clock.duration
             out.append(
                 Unit(
                     frame.data,
@@ -324,27 +386,80 @@ class Timeline:
 
     # The line
 
-    def _place(self, clock: _TrackClock, raw: int, now: float) -> int:
+    def _place(self, clock: _TrackClock, raw: int, shift: int, arrived: float, now: float) -> int:
         """Put a camera's time on the line: by the track's own offset, by the newest one, or by a new one."""
+        before, clock.last_raw = clock.last_raw, raw
+        if before is not None:
+            clock.moving = True
+        own = raw + clock.offset + shift
         if self._front is None:
-            return raw + clock.offset
-        own = raw + clock.offset
+            return own
         own_miss = self._miss(clock, own)
+        place = own
         if clock.segment != self._segment:
-            shared = raw + self._offset
+            shared = raw + self._offset + shift
             shared_miss = self._miss(clock, shared)
             if abs(shared_miss) < abs(own_miss) and -BACK <= shared_miss <= FORWARD:
                 clock.offset, clock.segment = self._offset, self._segment
                 clock.window.clear()
-                return shared
-        if -BACK <= own_miss <= FORWARD:
-            return own
-        self.tally.add("timeline.jump", now=now)
-        self._segment += 1
-        self._offset = self._front + clock.duration - raw
-        clock.offset, clock.segment = self._offset, self._segment
+                place = shared
+        if place is own and self._is_jump(clock, own_miss, arrived, now):
+            self._segment += 1
+            self._offset = self._front + clock.duration - raw - shift
+            clock.offset, clock.segment = self._offset, self._segment
+            clock.window.clear()
+            self._drift.restart()
+            place = raw + clock.offset + shift
+        if before is not None and raw > before:
+            clock.last_step = raw - before
+        return place
+
+    def _is_jump(self, clock: _TrackClock, miss: int, arrived: float, now: float) -> bool:
+        """Is a time that lies `miss` ticks beside where it was expected of another time line? Counts it if so."""
+        is_picture = clock.codec.kind is VIDEO
+        back = BACK
+        if clock.top is None:
+            is_jump = not -BACK <= miss <= FORWARD
+        else:
+            if not is_picture or clock.explicit_dts or clock.sps_depth is not None:
+                back = BACK_IN_ORDER
+            waited = ticks.from_seconds(max(arrived - (clock.last_arrival or arrived), 0.0))
+            explained = max(waited + UNEXPLAINED + clock.reach, 2 * clock.last_step)
+            if UNEXPLAINED < miss <= waited + waited // 4 + UNEXPLAINED and miss > FORWARD:
+                self.tally.add("timeline.silence", now=now)
+                return True
+            is_jump = miss < -back or miss > FORWARD or miss > explained
+        if is_jump:
+            self.tally.add("timeline.jump", now=now)
+        return is_jump
+
+    def _follow(self, clock: _TrackClock, time: int, step: int, arrived: float, now: float) -> None:
+        """Let the drift see a placed unit, and do what it says."""
+        slew = self._drift.push(clock.codec.kind is VIDEO, time, step, arrived)
+        if slew:
+            self.tally.add("timeline.drift", detail=slew, now=now)
+        late = self._drift.resync()
+        if late:
+            self.tally.add("timeline.resync", now=now)
+            for other in self._clocks.values():
+                if (other.codec.kind is VIDEO) == (late > 0):
+                    other.move(abs(late))
+
+    def _tell_unit(self, clock: _TrackClock, now: float) -> None:
+        """The verdict on the unit of a camera's PTS has changed: bring together again what went apart meanwhile."""
         clock.window.clear()
-        return raw + clock.offset
+        if not clock.witness.misled:
+            return
+        self.tally.add("timeline.wrong_unit", detail=clock.codec.name, now=now)
+        clock.explicit_dts = False
+        astray = clock.witness.astray
+        self._drift.restart()
+        if astray < 0:
+            clock.shift += astray  # it stayed behind, and is moved on
+            return
+        for other in self._clocks.values():
+            if other is not clock:  # it ran ahead, and nothing goes back: the others follow
+                other.move(astray)
 
     def _miss(self, clock: _TrackClock, pts: int) -> int:
         """How far `pts` is from where the track, or the program where that is nearer, would go on."""
@@ -354,6 +469,8 @@ class Timeline:
             return by_line
         # between dts and the greatest pts is where B-frames belong, however long the pyramid
         by_track = pts - clock.top if pts > clock.top else min(pts - clock.last_dts, 0)
+        if by_track >= 0 >= by_line > -FORWARD // 4:
+            return 0  # the track is behind, and catches up
         return by_track if abs(by_track) < abs(by_line) else by_line
 
     def _rtp_passed(self, clock: _TrackClock, rtp_timestamp: int | None) -> int | None:
@@ -369,4 +486,4 @@ class Timeline:
     def _arrival_passed(self, clock: _TrackClock, arrived: float) -> int:
         if clock.last_arrival is None:
             return clock.duration
-        return min(max(ticks.from_seconds(arrived - clock.last_arrival), 1), FORWARD)
+        return min(max(ticks.from_seconds(arrived - clock.last_arrival), LEAST), FORWARD)

@@ -178,6 +178,11 @@ class Receiver:
         return self._freeze.frozen
 
     @property
+    def skew_seconds(self) -> float:
+        """By how much sound is late against the picture; see media.timeline."""
+        return self._timeline.skew_seconds
+
+    @property
     def last_packet_at(self) -> float | None:
         return self.fold.last_packet_at
 

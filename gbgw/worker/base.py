@@ -29,7 +29,9 @@ class IngestSpec:
 
 @dataclass(frozen=True, slots=True)
 class IngestFigures:
-    """kernel_drops: datagrams the kernel threw away because nobody read them in time."""
+    """kernel_drops: datagrams the kernel threw away because nobody read them in time. skew_seconds: by how much sound
+    is late against the picture (media.timeline).
+    """
 
     packets: int = 0
     bytes: int = 0
@@ -39,6 +41,7 @@ class IngestFigures:
     duplicates: int = 0
     jitter_seconds: float = 0.0
     kernel_drops: int = 0
+    skew_seconds: float = 0.0
 
 
 class IngestListener(Protocol):

@@ -196,6 +196,7 @@ class LocalIngest:
             duplicates=counts.get("rtp.duplicate", 0),
             jitter_seconds=self._receiver.fold.jitter_seconds,
             kernel_drops=self._endpoint.kernel_drops or 0,
+            skew_seconds=self._receiver.skew_seconds,
         )
 
     async def answered(
