@@ -91,7 +91,7 @@ cdef bint next_nal(Cursor* c, int codec, Cursor* nal) noexcept nogil:
         if not left(nal):
             continue
         kind = peek(nal, 0) >> 1 & 0x3F
-        if codec == H265 and 32 <= kind <= 34:
+        if codec == H265 and left(nal) >= 2 and 32 <= kind <= 34:  # less is no header (H.265 section 7.3.1.2)
             continue
         return True
 

@@ -27,6 +27,7 @@ def test_a_tag_equals_its_twin(kind: int, timestamp: int, head: bytes, data: byt
 @given(data=ANNEX_B, timestamp=TIMES, is_h265=st.booleans())
 @example(data=b"\0\0\1\x65" * 200, timestamp=0, is_h265=False)  # more NAL units than are remembered
 @example(data=b"\0\0\0\1\x65\0\0\0" * 65, timestamp=0, is_h265=False)
+@example(data=b"\0\0\1\x40", timestamp=0, is_h265=True)  # half a header
 @example(data=b"\0\0\1\x26\1" * 64 + b"\0\0\1\x40\1" * 3, timestamp=0, is_h265=True)
 def test_nal_units_stand_behind_their_lengths(data: bytes, timestamp: int, is_h265: bool) -> None:
     codec = H265 if is_h265 else H264
