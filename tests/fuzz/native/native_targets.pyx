@@ -16,7 +16,7 @@ from libc.string cimport memcmp, memcpy, memset
 
 from gbgw._bytes cimport held
 from gbgw._ps cimport AccessUnit, Counts, Demuxer, Finished
-from gbgw._receiver cimport Fold
+from gbgw._receiver cimport Fold, Inlet, ReceiveThread, Trunk, sockaddr_storage
 from gbgw._rtp cimport Framer, JitterBuffer, Packet
 from gbgw._webrtc cimport Batch, Payloads, Sender
 
@@ -25,6 +25,32 @@ from gbgw.base.codec import H264
 from gbgw import _flv, _receiver, _rtp, _webrtc
 
 cdef Py_ssize_t MAX_PAYLOAD_BYTES = _webrtc.MAX_PAYLOAD_BYTES
+
+cdef extern from *:
+    """
+    #include <arpa/inet.h>
+    #include <netinet/in.h>
+    #include <string.h>
+    #include <sys/eventfd.h>
+
+    /* One of eight: two hosts of IPv4 and two of IPv6, two ports each. */
+    static void native_address(struct sockaddr_storage *out, int which) {
+        memset(out, 0, sizeof(*out));
+        if (which & 4) {
+            struct sockaddr_in6 *six = (struct sockaddr_in6 *)out;
+            six->sin6_family = AF_INET6;
+            six->sin6_port = htons((uint16_t)(4000 + (which & 1)));
+            six->sin6_addr.s6_addr[15] = (uint8_t)(1 + (which >> 1 & 1));
+        } else {
+            struct sockaddr_in *four = (struct sockaddr_in *)out;
+            four->sin_family = AF_INET;
+            four->sin_port = htons((uint16_t)(4000 + (which & 1)));
+            four->sin_addr.s_addr = htonl(0xC0000201u + (unsigned)(which >> 1 & 1));
+        }
+    }
+    """
+    void native_address(sockaddr_storage* out, int which) nogil
+    int eventfd(unsigned int value, int flags) nogil
 
 ctypedef int (*Target)(const uint8_t* data, Py_ssize_t size) except -1
 
@@ -261,7 +287,70 @@ cdef int rtp(const uint8_t* data, Py_ssize_t size) except -1:
     in_order(buffer, &last, &released)
     if buffer.n_received != released + buffer.n_late + buffer.n_duplicate + buffer.n_stray or buffer.held_bytes:
         raise AssertionError(f"{released} released of {buffer.counts}")
+    if seed_of(data, size) % 8 < 3:
+        sources(data, size)
     return 0
+
+
+cdef ReceiveThread THREAD = ReceiveThread(capacity=8)
+cdef int SOCKET = eventfd(0, 0)  # epoll takes it, and it never becomes readable
+cdef int TRUNK_SOCKET = eventfd(0, 0)
+
+
+cdef int sources(const uint8_t* data, Py_ssize_t size) except -1:
+    """The same network before sockets: whose datagrams reach a stream, and that none is lost count of."""
+    cdef Fold fold = Fold(5, "strict", max_packets=WINDOW, max_bytes=WINDOW_BYTES, max_unit_bytes=MAX_UNIT_BYTES)
+    cdef Fold share = Fold(5, "strict", max_packets=WINDOW, max_bytes=WINDOW_BYTES, max_unit_bytes=MAX_UNIT_BYTES)
+    cdef Inlet inlet = THREAD.open(fold, SOCKET)
+    cdef Trunk trunk = THREAD.open_trunk(TRUNK_SOCKET)
+    cdef Inlet joined = trunk.join(share, 5)
+    cdef sockaddr_storage address
+    cdef Py_ssize_t at = 0, length, count = 0, i
+    cdef uint8_t* room
+    cdef double now = 0.0
+    cdef int which
+    try:
+        inlet.expect(["192.0.2.1", "::1"] if size % 3 else [], 5 if size % 2 else None)
+        joined.expect(["192.0.2.2"], 5)
+        while at + 2 <= size:
+            now += (data[at] >> 3) / 256.0
+            which = data[at] & 7
+            length = min(<Py_ssize_t>data[at + 1], size - at - 2)
+            room = <uint8_t*>malloc(<size_t>length if length else 1)
+            memcpy(room, data + at + 2, <size_t>length)
+            at += 2 + length
+            count += 1
+            native_address(&address, which)
+            inlet.datagram(room, length, &address, now)
+            trunk.datagram(room, length, &address, now)
+            free(room)
+            if joined.source is None and which == 6:
+                joined.follow("::2", 4000)
+        if inlet.n_malformed + inlet.n_refused + inlet.n_flood + inlet.foreign_count + entered(fold) != count:
+            raise AssertionError(f"{count} datagrams, {entered(fold)} of them to the stream")
+        if joined.n_malformed + joined.n_refused + joined.n_flood + joined.foreign_count + entered(share) + (
+            trunk.n_malformed + trunk.n_flood + trunk.unknown_count
+        ) != count:
+            raise AssertionError(f"{count} datagrams by the trunk, {entered(share)} of them to the stream")
+        if inlet.source_known and inlet.source_known != (inlet.source is not None):
+            raise AssertionError(f"follows {inlet.source}")
+        if not 0 <= trunk.touched_count <= 8 or len(inlet.strangers()) > 64 or len(joined.strangers()) > 64:
+            raise AssertionError(f"{trunk.touched_count} touched")
+        if len(trunk.unknown_datagrams()) > count or trunk.unknown_bytes:
+            raise AssertionError("more are unknown than came")
+        for i in range(trunk.touched_count):
+            trunk.is_touched[trunk.touched[i]] = False
+        trunk.touched_count = 0
+    finally:
+        inlet.close()
+        joined.close()
+        trunk.close()
+    return 0
+
+
+cdef int64_t entered(Fold fold) noexcept:
+    """Datagrams that a strict fold was given: each is one of three things at once."""
+    return fold.jitter.n_received + fold.jitter.n_malformed + fold.jitter.n_wrong_ssrc
 
 
 cdef int rtcp(const uint8_t* data, Py_ssize_t size) except -1:
