@@ -182,6 +182,7 @@ WEBRTC_REPAIRS: Final = 256  # retransmissions allowed at once: a burst of loss 
 WEBRTC_REPAIR_SHARE: Final = 0.25  # of what was sent, in the long run; beyond that a key frame is the better repair
 WEBRTC_NACK_NUMBERS: Final = 1_024  # read of one RTCP datagram: as many as are remembered; 1500 bytes can name 6,000
 WEBRTC_BURST_PACKETS: Final = 32  # to one viewer in one go: 3 ms of the loop by aiortc's sender, 0.1 by ours
+WEBRTC_SLICE_SECONDS: Final = 0.002  # of sending before the loop does other work: who waits for it waits below 5 ms
 WEBRTC_BURST_SECONDS: Final = 0.002  # between two bursts: 150 Mbit/s, a key frame of 500 kB in 26 ms
 RTP_PAYLOAD_BYTES: Final = 1_200  # fits 1280 (IPv6 minimum) with RTP, SRTP, UDP and IP around it
 RTP_SOUND_SAMPLES: Final = 480  # 60 ms of G.711 in a packet

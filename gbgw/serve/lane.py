@@ -1,7 +1,7 @@
 """One RTP stream to one WebRTC viewer through the core _webrtc: pace, retransmissions, sender reports.
 
-No task stands behind it: a picture leaves in the call that brings it, what is too large for one burst with a timer of
-the loop. Knows nothing of aiortc; serve.webrtc brings the keys, the address and what the viewer reports.
+No task stands behind it: serve.pacer gives it its turns, the first as a rule in the call that brings a picture. Knows
+nothing of aiortc; serve.webrtc brings the keys, the address and what the viewer reports.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from gbgw.base.tally import Tally
 from gbgw.base.ticks import NTP_EPOCH
 from gbgw.serve.feedback import Missed, ReceptionReport
 from gbgw.serve.outlet import CATCH_UP_BYTES_PER_SECOND, Cut, CutQueue, Waiting
+from gbgw.serve.pacer import Pacer
 from gbgw.serve.viewers import Viewer
 
 REPORT_SECONDS: Final = 1.0  # between two sender reports, and half as much by chance
@@ -58,10 +59,12 @@ class NativeLane:
     on_stopped: called once when it ends by itself, since packets can no longer be protected.
     """
 
-    def __init__(self, viewer: Viewer, tally: Tally, *, on_stopped: Callable[[], None]) -> None:
+    def __init__(self, viewer: Viewer, tally: Tally, pacer: Pacer, *, on_stopped: Callable[[], None]) -> None:
         self._viewer = viewer
         self._tally = tally
         self._on_stopped = on_stopped
+        self._pacer = pacer
+        self.is_planned = False
         self._loop = asyncio.get_running_loop()
         self._queue = CutQueue()
         self._way: Way | None = None
@@ -71,7 +74,6 @@ class NativeLane:
         self._ready_at = 0.0  # loop time from which on the pace allows more
         self._held = False
         self._stopped = False
-        self._pump_timer: asyncio.TimerHandle | None = None
         self._report_timer: asyncio.TimerHandle | None = None
         self._last_at = 0.0  # wall clock of the last unit, for reports
         self._repairs = float(limits.WEBRTC_REPAIRS)  # retransmissions that are still allowed
@@ -86,14 +88,13 @@ class NativeLane:
 
     def put(self, cut: Cut, *, is_keyframe: bool, is_paced: bool) -> tuple[int, bool]:
         result = self._queue.put(cut, is_keyframe=is_keyframe, is_paced=is_paced)
-        if self._pump_timer is None:
-            self._pump()
+        self._pacer.want(self)
         return result
 
     def hold(self, is_held: bool) -> None:
         self._held = is_held
-        if not is_held and self._pump_timer is None:
-            self._pump()
+        if not is_held:
+            self._pacer.want(self)
 
     def start(self, way: Way) -> None:
         """The keys are there. Quiet when it has begun or ended already."""
@@ -101,15 +102,14 @@ class NativeLane:
             return
         self._way = way
         self._plan_report()
-        self._pump()
+        self._pacer.want(self)
 
     def stop(self) -> None:
         if self._stopped:
             return
         self._stopped = True
-        for timer in (self._pump_timer, self._report_timer):
-            if timer is not None:
-                timer.cancel()
+        if self._report_timer is not None:
+            self._report_timer.cancel()
         if self._way is not None and self._way.sender.packets:
             self._way.send_rtcp(struct.pack(">BBHI", 0x81, BYE, 1, self._way.sender.ssrc))
         self._way = None
@@ -121,31 +121,27 @@ class NativeLane:
 
     # Packets
 
-    def _pump(self) -> None:
-        """Send what may leave now; the rest with a timer."""
-        self._pump_timer = None
+    def turn(self, now: float, send_time: int) -> float | None:
+        """As serve.pacer.Paced."""
         way = self._way
         if way is None or self._held:
-            return
-        now = self._loop.time()
-        send_time = int(time.time() * (1 << 18)) & 0xFFFFFF  # seconds in 6.18 bits
+            return None
         while self._under_way is not None or self._queue:
             if self._ready_at - now > limits.WEBRTC_BURST_SECONDS - ROUNDING_SECONDS:
-                self._again(self._ready_at - now)
-                return
+                return self._ready_at
             if self._under_way is None:
                 self._under_way, self._next = self._queue.take(), 0
             if not self._aim(way):
-                return
+                return None
             try:
                 self._burst(way.sender, self._under_way, now, send_time)
             except OSError:
                 self._fail()
-                return
+                return None
             if way.sender.error:
                 self._tally.add("webrtc.send_error")
-                self._again(BUSY_SECONDS)
-                return
+                return now + BUSY_SECONDS
+        return None
 
     def _burst(self, sender: Sender, waiting: Waiting, now: float, send_time: int) -> None:
         cut, is_paced = waiting
@@ -163,9 +159,6 @@ class NativeLane:
         if is_last:
             self._viewer.bytes += payloads.size
             self._under_way = None
-
-    def _again(self, seconds: float) -> None:
-        self._pump_timer = self._loop.call_later(seconds, self._pump)
 
     def _aim(self, way: Way) -> bool:
         """Follow ICE to the address it chose last; False when there is none any more."""

@@ -59,6 +59,7 @@ from gbgw.serve.lane import Destination, NativeLane, Way
 from gbgw.serve.lite import LiteConnection, SharedPort, host_candidates, open_port
 from gbgw.serve.offer import MID_EXTENSION, SEND_TIME_EXTENSION, Law
 from gbgw.serve.outlet import CATCH_UP_BYTES_PER_SECOND, SOUND_HZ, Cut, CutQueue, Outlet
+from gbgw.serve.pacer import Pacer
 from gbgw.serve.source import Sample, Viewing
 from gbgw.serve.viewers import Viewer
 from gbgw.serve.whep import WhepRequest
@@ -110,6 +111,7 @@ class WebRtc:
         self.tally = tally
         self.packer = payloads.Packer()
         self.native = _Native() if config.sender == "native" else None
+        self.pacer: Pacer
         self._config = config
         self._ports = _Ports(config.ports)
         self._shared: dict[str, SharedPort] = {}  # by the address they are bound to
@@ -120,6 +122,7 @@ class WebRtc:
         self._log = log.get("webrtc")
 
     async def __aenter__(self) -> Self:
+        self.pacer = Pacer()
         await self._tasks.__aenter__()
         return self
 
@@ -130,6 +133,7 @@ class WebRtc:
         for session in list(self._sessions.values()):
             session.end("stopping")
         await self._tasks.__aexit__(None, None, None)
+        self.pacer.close()
         for port in self._shared.values():
             port.close()
 
@@ -515,7 +519,7 @@ class _Session:
     def _lane(self, kind: str) -> "NativeLane | PacketTrack":
         viewer = self._request.viewer
         if self._owner.native is not None:
-            return NativeLane(viewer, self._tally, on_stopped=self._on_lane_stopped)
+            return NativeLane(viewer, self._tally, self._owner.pacer, on_stopped=self._on_lane_stopped)
         return PacketTrack(kind, viewer, self._on_lane_stopped)
 
     def _on_lane_stopped(self) -> None:

@@ -16,6 +16,7 @@ from gbgw.serve import lane as module
 from gbgw.serve.feedback import Missed, ReceptionReport
 from gbgw.serve.lane import Destination, NativeLane, Way
 from gbgw.serve.outlet import Cut
+from gbgw.serve.pacer import Pacer
 from gbgw.serve.viewers import Viewer, Viewers
 from tests.support.srtp import SrtpViewer
 from tests.unit.serve.support import until
@@ -46,17 +47,19 @@ class Bench:
 
 
 @pytest.fixture
-async def it() -> AsyncIterator[Bench]:
-    tally, viewer = Tally(), Viewers().add("k", "webrtc", "127.0.0.1")
+async def it(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
+    monkeypatch.setattr(limits, "WEBRTC_SLICE_SECONDS", 10.0)  # the pace alone decides, however slow the machine
+    tally, viewer, pacer = Tally(), Viewers().add("k", "webrtc", "127.0.0.1"), Pacer()
     with SrtpViewer() as there:
 
         def on_stopped() -> None:
             bench.stopped += 1
 
-        lane = NativeLane(viewer, tally, on_stopped=on_stopped)
+        lane = NativeLane(viewer, tally, pacer, on_stopped=on_stopped)
         bench = Bench(lane, there, viewer, tally, Destination(there.out.fileno(), there.address))
         yield bench
         lane.stop()
+        pacer.close()
 
 
 async def test_what_comes_before_the_keys_waits_for_them(it: Bench) -> None:
