@@ -24,6 +24,7 @@ from gbgw.mux.playlist import Container, MediaPlaylist, OpenSegment
 SEGMENT_TYPES: Final[dict[Container, str]] = {"mp4": "video/mp4", "ts": "video/mp2t"}
 TARGET_SECONDS: Final = 1.0  # the least length of a segment; it ends with the GOP in which it reaches this
 START_SECONDS: Final = 0.5  # the least length of the first segment, which may end inside a GOP
+LONG_START_SECONDS: Final = 3.0  # a first MPEG-TS segment of this length is enough by itself
 PART_SECONDS: Final = 0.2  # what a part is made of: whole pictures up to about this length
 PART_FILL: Final = 0.925  # regular parts by EXT-X-PART-INF: half-way between the least and the most (4.4.4.9)
 GOP_SECONDS: Final = 2.0  # taken for the length of a GOP until one is known: what most cameras come with
@@ -96,7 +97,14 @@ class Segmenter:
 
     @property
     def ready(self) -> bool:
-        """True when a player can start."""
+        """True when a player can start.
+
+        MPEG-TS is for players of every age. GStreamer's, whose first playlist has one segment, loses its place at the
+        next reload and never shows a picture, so there are two, unless the first is long and a second too far away.
+        """
+        listed = self.playlist.segments
+        if self.container == "ts" and len(listed) == 1:
+            return listed[0].duration >= LONG_START_SECONDS
         return self.playlist.ready
 
     @property

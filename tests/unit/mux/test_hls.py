@@ -156,11 +156,19 @@ def test_ts_starts_with_a_whole_gop_and_has_no_parts() -> None:
     units = timed_units(PICTURES)
     stream = published(units, until=45)
     segmenter = attached(stream, "ts")
-    assert not segmenter.ready
     feed(stream, units[45:52])
+    assert not segmenter.ready  # some players never start with a single segment
+    feed(stream, units[52:77])
+    assert segmenter.ready
     found = m3u8.read(segmenter.playlist.write().decode())
-    assert [(entry.uri, entry.duration) for entry in found.entries] == [("0.ts", 1)]
+    assert [(entry.uri, entry.duration) for entry in found.entries] == [("0.ts", 1), ("1.ts", 1)]
     assert (found.part_target, found.control, found.open) == (None, {}, None)
+
+
+def test_one_long_ts_segment_is_enough_to_start() -> None:
+    segmenter = fed("ts", pictures(3.04, gop=75))
+    assert durations(segmenter) == [3.0]
+    assert segmenter.ready
 
 
 def test_short_gops_are_joined_up_to_the_target() -> None:
