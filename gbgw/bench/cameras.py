@@ -38,9 +38,12 @@ TCP_SECONDS: Final = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How the cameras send. position: where in the round each begins, 0..1; None: anywhere, by `seed`."""
+    """How the cameras send.
 
-    position: float | None = None
+    positions: where in the round a camera begins, 0..1, in turn by the channel's number; empty: anywhere, by `seed`.
+    """
+
+    positions: tuple[float, ...] = ()
     segments: bool = False
     seed: int = 28181
 
@@ -180,12 +183,15 @@ class Recorder:
             except OSError:
                 return (MediaFailed(handle),)
         camera.socket.setblocking(False)
-        drawn = self._random.random()
+        position = self._random.random()
+        if self.plan.positions:
+            number = self.options.channel_ids.index(camera.plan.channel_id)
+            position = self.plan.positions[number % len(self.plan.positions)]
         camera.lane = self.source.open(
             camera.socket.fileno(),
             camera.plan.ssrc,
             number=self._random.getrandbits(16),
-            position=drawn if self.plan.position is None else self.plan.position,
+            position=position,
             tcp=camera.plan.transport != "udp",
             segments=self.plan.segments,
         )
