@@ -17,7 +17,15 @@ DOCUMENTS = [
 ]
 TOLD_TO_NOBODY = {  # of the simulated device, the demo and the benchmarks, or caught before anybody hears of them
     *("challenge_unusable", "demo_camera_died", "demo_not_ready", "device_failed"),
-    *("api_refused", "bench_confused", "bench_not_registered", "file_limit", "gateway_died", "load_stuck"),
+    *(
+        "api_refused",
+        "api_silent",
+        "bench_confused",
+        "bench_not_registered",
+        "file_limit",
+        "gateway_died",
+        "load_stuck",
+    ),
     *("no_connection", "no_picture", "url_unusable", "viewer_refused", "load_died", "whep_refused", "whep_unusable"),
 }
 

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from gbgw.base.errors import LocalError, PeerError
 
-REQUEST_SECONDS: Final = 30.0
+REQUEST_SECONDS: Final = 60.0  # a stream's own deadlines, each with its cause, are over before
 
 
 def play_request(url: str) -> tuple[tuple[str, int], bytes]:
@@ -64,13 +64,20 @@ class Api:
         head += ["Connection: close", f"Content-Length: {len(body)}"]
         if content_type:
             head.append(f"Content-Type: {content_type}")
-        async with asyncio.timeout(REQUEST_SECONDS):
-            reader, writer = await asyncio.open_connection(host, port)
-            try:
-                writer.write("\r\n".join([*head, "", ""]).encode() + body)
-                answer = await reader.read()
-            finally:
-                writer.close()
+        try:
+            async with asyncio.timeout(REQUEST_SECONDS):
+                reader, writer = await asyncio.open_connection(host, port)
+                try:
+                    writer.write("\r\n".join([*head, "", ""]).encode() + body)
+                    answer = await reader.read()
+                finally:
+                    writer.close()
+        except TimeoutError:
+            raise PeerError(
+                f"{method} {path} was not answered in {REQUEST_SECONDS:.0f} s",
+                code="api_silent",
+                remedy="the machine may be too busy; ask for less",
+            ) from None
         top, _, rest = answer.partition(b"\r\n\r\n")
         if b"transfer-encoding: chunked" in top.lower():
             rest = _joined(rest)
