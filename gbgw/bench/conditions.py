@@ -17,6 +17,7 @@ def conditions() -> dict[str, Any]:
         "cpu": cpu_model(),
         "cores": len(os.sched_getaffinity(0)),
         "load before": round(os.getloadavg()[0], 2),
+        "niceness": os.nice(0),  # of the gateway too; other than 0 where the machine had other work to do
         "kernel": f"{platform.system()} {platform.release()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "versions": [f"{name} {_version(name)}" for name in ("av", "aiohttp", "uvloop", "aiortc")],
