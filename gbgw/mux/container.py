@@ -197,7 +197,7 @@ class FlvWriter:
         self._legacy = legacy_h265
         self._has_video = _has_video(tracks)
         self._heads: dict[int, tuple[bytes, bytes]] = {}  # of a unit and of a key frame, by track
-        headers = [flv.metadata(tuple(tracks), enhanced=not legacy_h265)]
+        headers: list[bytes] = []
         for track in tracks:
             if track.is_video:
                 delta, key = (
@@ -210,10 +210,13 @@ class FlvWriter:
                 headers.append(self._sequence_header(track))
         self._headers = b"".join(headers)
         self.init = (
-            flv.file_header(audio=any(not track.is_video for track in tracks), video=self._has_video) + self._headers
+            flv.file_header(audio=any(not track.is_video for track in tracks), video=self._has_video)
+            + flv.metadata(tuple(tracks), enhanced=not legacy_h265)
+            + self._headers
         )
 
     def splice(self, dts: int) -> bytes:
+        """The sequence headers alone: FFmpeg takes an onMetaData with a time for a subtitle stream."""
         return flv.stamped(self._headers, ticks.rescale(dts, 1_000))
 
     def write(self, unit: AccessUnit, track: Track, pts: int, dts: int) -> Sequence[Piece]:

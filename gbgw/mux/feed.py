@@ -64,7 +64,7 @@ class Attachment:
 
     __slots__ = ("_entering", "_feed", "_sink", "_splice", "_waiting")
 
-    def __init__(self, feed: "Feed", sink: ChunkSink, *, splice: bool) -> None:
+    def __init__(self, feed: "Feed", sink: ChunkSink, *, splice: bool | None) -> None:
         self._feed: Feed | None = feed
         self._sink = sink
         self._splice = splice
@@ -130,10 +130,11 @@ class Feed:
         """Give `sink` the init chunk and the chunks of the current GOP at once, then live ones.
 
         splice: what happens at a change of tracks: True: an init chunk in the middle; False: on_end with code
-        "tracks_changed". By default what the format allows in one HTTP answer. Raises nothing: a stream that has ended,
-        or has nothing this format can carry, is told by on_end.
+        "tracks_changed"; None: what the format allows in one HTTP answer, and the end where picture or sound has
+        another codec: no player goes on then. Raises nothing: a stream that has ended, or has nothing this format can
+        carry, is told by on_end.
         """
-        attachment = Attachment(self, sink, splice=self.format.splices if splice is None else splice)
+        attachment = Attachment(self, sink, splice=splice)
         if self._ended:
             self._end(attachment, self._cause)
             return attachment
@@ -153,7 +154,7 @@ class Feed:
         self._publish(self._close_writer(), 0.0)
         self._generation = generation
         self._drop_gop()
-        self.tracks = self.format.carried(tracks)
+        before, self.tracks = self.tracks, self.format.carried(tracks)
         if not self.tracks:
             self._finish(
                 MediaError(
@@ -180,7 +181,9 @@ class Feed:
             return
         self._init = Chunk(self._writer.init, is_init=True, generation=generation)
         if is_change:
-            self._change(Chunk(self._writer.splice(self._last_dts), is_init=True, generation=generation))
+            goes_on = self.format.splices and _same_codecs(before, self.tracks)
+            splice = Chunk(self._writer.splice(self._last_dts), is_init=True, generation=generation)
+            self._change(splice, goes_on=goes_on)
         else:
             for attachment in self._attachments:
                 self._welcome(attachment)
@@ -278,7 +281,7 @@ class Feed:
         if not self._gop_open:
             attachment._waiting = True
 
-    def _change(self, splice: Chunk) -> None:
+    def _change(self, splice: Chunk, *, goes_on: bool) -> None:
         cause = MediaError(
             "The tracks of the stream changed, and this format cannot go on with others.",
             code="tracks_changed",
@@ -286,7 +289,7 @@ class Feed:
             stream=self.stream.key,
         )
         for attachment in self._attachments:
-            if attachment._splice:
+            if goes_on if attachment._splice is None else attachment._splice:
                 attachment._waiting = True
                 self._give(attachment, splice)
             elif attachment.attached:
@@ -339,6 +342,12 @@ class Feed:
         self._attachments = tuple(other for other in self._attachments if other is not attachment)
         if not self._attachments and not self._ended and self._subscription is not None:
             self._stop()
+
+
+def _same_codecs(before: Sequence[Track], after: Sequence[Track]) -> bool:
+    """Has no kind of track another codec than before? One may come or go."""
+    kinds = {track.is_video: track.codec for track in before}
+    return all(kinds.get(track.is_video, track.codec) is track.codec for track in after)
 
 
 def _names(tracks: Sequence[Track]) -> str:

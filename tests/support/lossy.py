@@ -37,6 +37,7 @@ STRUCTURES: Final[dict[str, tuple[Codec, str]]] = {
     "h264": (H264, "bframes=0"),
     "h264-b-frames": (H264, "bframes=3:b-adapt=0:b-pyramid=normal:open-gop=0"),
     "h264-open-gop": (H264, "bframes=3:b-adapt=0:b-pyramid=none:open-gop=1"),
+    "h264-other-pps": (H264, "bframes=0:chroma-qp-offset=3"),
     "h264-slices": (H264, "bframes=0:slices=4"),
     "h264-intra-refresh": (H264, "bframes=0:intra-refresh=1"),
     "h265": (H265, "bframes=0:open-gop=0"),
