@@ -12,7 +12,6 @@ from gbgw.base.errors import GatewayError, RequestError
 from gbgw.directory import PTZ_TYPES, DeviceEntry
 from gbgw.gb import ids
 from gbgw.gb.manscdp import CatalogItem
-from gbgw.media.hub import Stream
 from gbgw.serve import source
 from gbgw.serve.source import (
     Cause,
@@ -32,6 +31,7 @@ from gbgw.session import STEPS, Session, State
 from gbgw.sip.digest import ha1
 from gbgw.store.base import Device as StoredDevice
 from gbgw.store.base import Store, Token
+from gbgw.worker.base import StreamView
 
 if TYPE_CHECKING:
     from gbgw.gateway import Gateway
@@ -293,7 +293,7 @@ def _channel(entry: DeviceEntry, item: CatalogItem) -> Channel:
     )
 
 
-def _tracks(stream: Stream) -> tuple[TrackInfo, ...]:
+def _tracks(stream: StreamView) -> tuple[TrackInfo, ...]:
     return tuple(
         TrackInfo(
             track.codec.kind.value,

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping
 
 from gbgw.directory import Directory
 from gbgw.gb.ssrc import SsrcPool
-from gbgw.net.media import PortPool
 from gbgw.observe.histogram import Histogram
 from gbgw.serve.source import Sample
 from gbgw.session import Session, State
+from gbgw.worker.base import PortCounts
 
 
 def samples(
-    directory: Directory, sessions: Mapping[str, Session], ssrcs: SsrcPool, ports: PortPool, first_frames: Histogram
+    directory: Directory, sessions: Mapping[str, Session], ssrcs: SsrcPool, ports: PortCounts, first_frames: Histogram
 ) -> Iterable[Sample]:
     """Yield every figure once."""
     online = sum(entry.online for entry in directory)

@@ -372,7 +372,7 @@ class Gateway:
         """What sessions hold just now; all zero when nothing plays, and nothing but zero when the gateway is closed."""
         return {
             "sessions": len(self._sessions),
-            "ports": self._worker.ports.in_use,
+            "ports": self._worker.port_counts().in_use,
             "ssrcs": self._ssrcs.in_use,
             "dialogs": self._sip.agent.dialogs,
             "questions": self._interviews.pending,
@@ -388,7 +388,9 @@ class Gateway:
 
     def samples(self) -> Iterable[Sample]:
         """The figures of /metrics."""
-        yield from figures.samples(self.directory, self._sessions, self._ssrcs, self._worker.ports, self._first_frames)
+        yield from figures.samples(
+            self.directory, self._sessions, self._ssrcs, self._worker.port_counts(), self._first_frames
+        )
         yield from self._worker.samples()
         yield from self._webrtc.samples()
 

@@ -23,12 +23,11 @@ from gbgw.base.tally import Tally
 from gbgw.gb import invite, sdp
 from gbgw.gb.invite import BEGIN, CLOSE, LiveInvite, Platform
 from gbgw.gb.ssrc import Ssrc, SsrcPool
-from gbgw.media.hub import Stream
 from gbgw.observe import log
 from gbgw.sip import agent
 from gbgw.sip.flow import Flow
 from gbgw.sip.message import Request, Response
-from gbgw.worker.base import Ingest, IngestFigures, IngestSpec, MediaWorker, Transport
+from gbgw.worker.base import Ingest, IngestFigures, IngestSpec, MediaWorker, StreamView, Transport
 
 STEPS: Final = (
     "requested", "invite_sent", "provisional", "answered",
@@ -107,6 +106,7 @@ class Session:
         self.viewers = 0
         self.ingest: Ingest | None = None
         self.steps: dict[str, float] = {}
+        self.was_wanted = False  # when its worker was lost
         self.measured = False  # its way to the first picture is in the metrics
         self._config = config
         self._platform = platform
@@ -122,11 +122,12 @@ class Session:
         self._kept = False  # started through the API: stays without viewers
         self._closing = False
         self._close_cause: GatewayError | None = None
+        self._placed = asyncio.Event()
         self._published = asyncio.Event()
         self._finished = asyncio.Event()
         self._ssrc: Ssrc | None = None
         self._invite: LiveInvite | None = None
-        self._stream: Stream | None = None
+        self._stream: StreamView | None = None
         self._figures = IngestFigures()
         self._answered_tcp = False  # to an offer of UDP: believed only when no UDP comes
         self._unwatched_at: float | None = None  # loop seconds at which it was seen playing for nobody
@@ -135,7 +136,7 @@ class Session:
     # For those who watch
 
     @property
-    def stream(self) -> Stream | None:
+    def stream(self) -> StreamView | None:
         return self._stream
 
     @property
@@ -146,14 +147,24 @@ class Session:
     def accepts_viewers(self) -> bool:
         return self.state in (State.STARTING, State.PLAYING, State.LINGERING)
 
-    async def playable(self) -> Stream:
+    async def placed(self) -> int:
+        """Wait until a media worker has it; return its number. Raises the session's cause when none ever will."""
+        await self._placed.wait()
+        if self.ingest is None or not self.accepts_viewers:
+            raise self._no_stream()
+        return self.ingest.worker
+
+    async def playable(self) -> StreamView:
         """Wait until the stream is published. Raises the session's cause when it never will be."""
         await self._published.wait()
-        if self.cause is not None:
-            raise copy(self.cause)  # each viewer's own: a traceback grows with every raise
-        if self._stream is None or not self.accepts_viewers:
-            raise MediaError("the stream was stopped before it began", code="stream_stopped", stream=self.key)
+        if self.cause is not None or self._stream is None or not self.accepts_viewers:
+            raise self._no_stream()
         return self._stream
+
+    def _no_stream(self) -> GatewayError:
+        if self.cause is not None:
+            return copy(self.cause)  # each viewer's own: a traceback grows with every raise
+        return MediaError("the stream was stopped before it began", code="stream_stopped", stream=self.key)
 
     def viewer_came(self) -> None:
         self.viewers += 1
@@ -182,6 +193,15 @@ class Session:
         self.steps.setdefault("first_viewer", now)
 
     @property
+    def wanted(self) -> bool:
+        """Somebody watches it, or it was started to play without viewers."""
+        return self.viewers > 0 or self._kept
+
+    @property
+    def kept(self) -> bool:
+        return self._kept
+
+    @property
     def heard_at(self) -> float:
         """Loop seconds of the camera's last packet, or of the request when none has come yet."""
         last = self.ingest.last_packet_at if self.ingest is not None else None
@@ -198,6 +218,10 @@ class Session:
     def on_keyframe_wanted(self) -> None:
         if self.accepts_viewers:
             self._keyframe(self)
+
+    def on_lost(self, cause: LocalError) -> None:
+        self.was_wanted = self.wanted
+        self.close(cause)
 
     # The life
 
@@ -234,6 +258,7 @@ class Session:
         )
         self.ingest = await self._worker.open_ingest(spec, self)
         self._stream = self.ingest.stream
+        self._placed.set()
         address = self._sip.contact_host(flow)
         offer = sdp.live_offer(self._platform.platform_id, address, self.ingest.port, target.transport, self._ssrc.text)
         self._invite = LiveInvite(
@@ -251,14 +276,14 @@ class Session:
     async def _play(self, call: LiveInvite) -> None:
         """Follow call and media until it is over: return for a regular end, raise the cause of any other."""
         clock = asyncio.get_running_loop().time
-        if self._is_over(clock()):
+        if await self._is_over(clock()):
             return
         self._step("invite_sent", clock())
         await self._perform(call.push(BEGIN, clock()))
         while True:
             self._news.clear()
             await self._follow(call)
-            if self._is_over(clock()):
+            if await self._is_over(clock()):
                 return
             deadlines = (call.deadline, self._patience, self._linger_end)
             try:
@@ -348,7 +373,7 @@ class Session:
     def _linger_end(self) -> float | None:
         return self._unwatched_at + self._config.media.linger_seconds if self._unwatched_at is not None else None
 
-    def _is_over(self, now: float) -> bool:
+    async def _is_over(self, now: float) -> bool:
         """Look at all facts. True: it ends regularly. Raises the cause of any other end."""
         if self._closing:
             if self._close_cause is not None:
@@ -361,7 +386,10 @@ class Session:
             return True
         if self._patience is not None and now >= self._patience:
             assert self.ingest is not None
-            raise self._stopped() if playing else self._no_picture()
+            await self.ingest.settle()  # what its worker told last may be a second old
+            if self._closing or now < self._patience:
+                return False
+            raise self._stopped() if playing else await self._no_picture()
         return False
 
     def _attend(self, now: float) -> None:
@@ -376,11 +404,11 @@ class Session:
             self._published.set()
             self._log.info("playing", seconds=round(self.steps["published"] - self.steps["requested"], 3))
 
-    def _no_picture(self) -> GatewayError:
+    async def _no_picture(self) -> GatewayError:
         assert self.ingest is not None
         if self._answered_tcp and "first_packet" not in self.steps:
             return sdp.answered_tcp()
-        return self.ingest.diagnose()
+        return await self.ingest.diagnose()
 
     def _stopped(self) -> MediaError:
         return MediaError(
@@ -398,6 +426,7 @@ class Session:
             last.callback(self._release_ssrc)
             last.push_async_callback(self._close_ingest)
             last.push_async_callback(self._say_goodbye)
+            self._placed.set()
             self._published.set()  # who waits for a picture hears at once that none will come
             self._enter(State.STOPPING)
 

@@ -5,24 +5,34 @@ What `serve` calls a Viewing is a Watch here.
 
 import asyncio
 from collections.abc import Sequence
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 from gbgw.base.access_unit import AccessUnit
 from gbgw.base.codec import AAC, H265
-from gbgw.base.errors import GatewayError, LocalError, MediaError
+from gbgw.base.errors import GatewayError, LocalError, MediaError, StateError
 from gbgw.media.hub import Stream
 from gbgw.media.track import Track
 from gbgw.mux.transcode import Derived, Transcoders
 from gbgw.serve.source import AudioChoice
-from gbgw.session import Session
 
 TRANSCODE_SECONDS: Final = 8.0  # from request to the first transcoded picture: a child's start and one GOP
+
+
+class Watched(Protocol):
+    """The stream that is asked for, as a viewer's side knows it: a Session, or its stand-in in a media worker."""
+
+    def viewer_came(self) -> None: ...
+    def viewer_left(self) -> None: ...
+    def first_viewer(self, now: float) -> None: ...
+    def on_keyframe_wanted(self) -> None: ...
+    async def playable(self) -> object:
+        """The Stream, once it is published. Raises its cause when it never will be."""
 
 
 class Watch:
     """The right to watch one stream; what `serve` calls a Viewing."""
 
-    def __init__(self, session: Session, stream: Stream, derived: Sequence[Derived]) -> None:
+    def __init__(self, session: Watched, stream: Stream, derived: Sequence[Derived]) -> None:
         self.stream = stream
         self._session = session
         self._derived = derived
@@ -43,19 +53,25 @@ class Watch:
 
 
 class Watching:
-    """Makes Watches. transcoders: for G.711 as AAC, and pictures as H.264 where they are allowed at all."""
+    """Makes Watches of streams of this process. transcoders: for G.711 as AAC, and pictures as H.264 where that is allowed."""
 
     def __init__(self, transcoders: Transcoders) -> None:
         self._transcoders = transcoders
 
     async def open(
-        self, session: Session, *, protocol: str, audio: AudioChoice, video: Literal["h264"] | None
+        self, session: Watched, *, protocol: str, audio: AudioChoice, video: Literal["h264"] | None
     ) -> Watch:
         """Return once `session` is playable in the form asked for. Raises its cause when it never will be."""
         session.viewer_came()
         derived: list[Derived] = []
         try:
             stream = await session.playable()
+            if not isinstance(stream, Stream):
+                raise StateError(
+                    "the stream's pictures are in another process",
+                    code="media_elsewhere",
+                    remedy="set media.workers = 0 to take them in Python",
+                )
             if self._needs_h264(stream, protocol, video):
                 derived.append(await self._transcoders.h264(stream))
                 stream = derived[-1].stream

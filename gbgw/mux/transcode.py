@@ -71,10 +71,41 @@ class Derived:
             bridge.release()
 
 
+class Permits(Protocol):
+    """The right to run picture transcodes, which several processes may share."""
+
+    async def take(self, key: str) -> None:
+        """Raises LimitError "transcode_limit" where no more are allowed; the caller gives back what it took."""
+
+    def give(self) -> None: ...
+
+
+class PermitCount:
+    """Permits that are counted here."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.taken = 0
+
+    async def take(self, key: str) -> None:
+        if self.taken >= self.limit:
+            raise LimitError(
+                f"{self.taken} of {self.limit} allowed picture transcodes are running.",
+                code="transcode_limit",
+                remedy="Raise media.transcode in the configuration, or use a player that decodes H.265.",
+                stream=key,
+            )
+        self.taken += 1
+
+    def give(self) -> None:
+        self.taken -= 1
+
+
 class Transcoders:
     """Owner of every transcoding child of this process; an async context manager that leaves none behind.
 
-    video_limit: picture transcodes allowed at once ([media] transcode). Counts transcode.* in `tally`.
+    video_limit: picture transcodes allowed at once ([media] transcode), of all processes that share `permits`. Counts
+    transcode.* in `tally`.
     """
 
     def __init__(
@@ -84,9 +115,11 @@ class Transcoders:
         max_width: int = MAX_WIDTH,
         video_bitrate: int = VIDEO_BITRATE,
         gop_seconds: float = GOP_SECONDS,
+        permits: Permits | None = None,
         tally: Tally | None = None,
     ) -> None:
         self.video_limit = video_limit
+        self._permits: Permits = permits if permits is not None else PermitCount(video_limit)
         self.tally = tally if tally is not None else Tally()
         self._settings = f"{max_width} {video_bitrate} {round(gop_seconds * HZ)}"
         self._group: asyncio.TaskGroup | None = None
@@ -157,17 +190,19 @@ class Transcoders:
                     remedy="Set media.transcode in the configuration, or use a player that decodes H.265.",
                     stream=stream.key,
                 )
-            if self.videos >= self.video_limit:
-                raise LimitError(
-                    f"{self.videos} of {self.video_limit} allowed picture transcodes are running.",
-                    code="transcode_limit",
-                    remedy="Raise media.transcode in the configuration, or use a player that decodes H.265.",
-                    stream=stream.key,
-                )
-            bridge = _VideoBridge(self, stream, self._settings)
-            self._add("h264", bridge)
-            self._start(f"transcode:{stream.key}", bridge.run)
+            bridge = await self._new_video(stream)
         return bridge.hold()
+
+    async def _new_video(self, stream: Stream) -> "_Bridge":
+        await self._permits.take(stream.key)
+        made = self._bridges.get(("h264", id(stream)))
+        if made is not None:  # by another viewer, meanwhile
+            self._permits.give()
+            return made
+        bridge = _VideoBridge(self, stream, self._settings)
+        self._add("h264", bridge)
+        self._start(f"transcode:{stream.key}", bridge.run)
+        return bridge
 
     def audio_child(self) -> "_AudioChild":
         """The child that encodes all sound, started by the first that has any."""
@@ -185,6 +220,8 @@ class Transcoders:
     def _forget(self, key: tuple[str, int], bridge: "_Bridge") -> None:
         if self._bridges.get(key) is bridge:
             del self._bridges[key]
+            if key[0] == "h264":
+                self._permits.give()
 
     def _start(self, name: str, run: "_Run") -> None:
         if self._group is None:

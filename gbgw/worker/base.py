@@ -1,11 +1,13 @@
-"""The media worker as the control plane sees it (architecture decision 6). Nothing above knows whether it is in this
-process."""
+"""The media worker as the control plane sees it (architecture decision 6). Nothing above `session` knows whether it is
+in this process."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from gbgw.base.errors import MediaError
-from gbgw.media.hub import Stream
+from gbgw.base.errors import GatewayError, LocalError, MediaError
+from gbgw.media.track import Track
+from gbgw.serve.source import Sample
 
 Transport = Literal["udp", "tcp-passive", "tcp-active"]
 
@@ -44,6 +46,38 @@ class IngestFigures:
     skew_seconds: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class PortCounts:
+    """Pairs of RTP ports. resting: of the free ones, those in quarantine."""
+
+    in_use: int = 0
+    free: int = 0
+    resting: int = 0
+
+
+class StreamView(Protocol):
+    """What the control plane may know of a stream; media.hub.Stream is one."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def tracks(self) -> tuple[Track, ...]: ...
+    @property
+    def units(self) -> int:
+        """Published so far."""
+
+    @property
+    def gop_seconds(self) -> float: ...
+    @property
+    def frame_rate(self) -> float: ...
+    @property
+    def ended(self) -> bool: ...
+    @property
+    def cause(self) -> GatewayError | None: ...
+    def bitrate(self, now: float) -> float:
+        """Bits a second over the last seconds."""
+
+
 class IngestListener(Protocol):
     """Called synchronously from the media side; must not wait."""
 
@@ -54,23 +88,35 @@ class IngestListener(Protocol):
     def on_keyframe_wanted(self) -> None:
         """Something was lost; a key frame would heal it."""
 
+    def on_lost(self, cause: LocalError) -> None:
+        """The worker died, and the ingest with it."""
+
 
 class Ingest(Protocol):
     """One open receiver. Its port is bound before the camera is invited and returns to the pool in close()."""
 
     @property
+    def worker(self) -> int:
+        """Number of the worker that has it."""
+
+    @property
     def port(self) -> int: ...
     @property
-    def stream(self) -> Stream: ...
+    def stream(self) -> StreamView: ...
     @property
-    def last_packet_at(self) -> float | None: ...
+    def last_packet_at(self) -> float | None:
+        """Loop seconds; as of the last `settle` or a moment later."""
+
     def figures(self) -> IngestFigures: ...
+    async def settle(self) -> None:
+        """Bring `last_packet_at` and `figures` up to date."""
+
     async def answered(
         self, *, address: str, port: int, transport: Literal["udp", "tcp"], ssrc: int | None, sip_host: str
     ) -> None:
         """Take the camera's SDP answer: whom to expect, whom to connect to (TCP active, in the background)."""
 
-    def diagnose(self) -> MediaError:
+    async def diagnose(self) -> GatewayError:
         """Say why there is no picture, from what has been seen so far."""
 
     async def close(self, cause: MediaError | None = None) -> None:
@@ -78,5 +124,11 @@ class Ingest(Protocol):
 
 
 class MediaWorker(Protocol):
+    """One worker, or all of them behind one door."""
+
     async def open_ingest(self, spec: IngestSpec, listener: IngestListener) -> Ingest:
         """Bind a port and be ready to receive. Raises PortsExhaustedError, or LocalError with code "overloaded"."""
+
+    def port_counts(self) -> PortCounts: ...
+    def samples(self) -> Iterable[Sample]:
+        """Figures of /metrics."""

@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from gbgw.base import limits
 from gbgw.base.config import MediaConfig, port_range
-from gbgw.base.errors import LocalError, MediaError
+from gbgw.base.errors import GatewayError, LocalError, MediaError
 from gbgw.base.tally import Tally
 from gbgw.media.hub import Stream
 from gbgw.mux.feed import Attachment, Chunk, Feeds
@@ -16,7 +16,7 @@ from gbgw.net.receive import Receiving
 from gbgw.net.receiver import Receiver, new_fold
 from gbgw.net.shared import SharedPort
 from gbgw.serve.source import Sample
-from gbgw.worker.base import Ingest, IngestFigures, IngestListener, IngestSpec
+from gbgw.worker.base import Ingest, IngestFigures, IngestListener, IngestSpec, PortCounts
 from gbgw.worker.overload import Overload
 
 
@@ -65,6 +65,9 @@ class LocalWorker:
         finally:
             if self.receiving is not None:
                 await self.receiving.__aexit__(None, None, None)
+
+    def port_counts(self) -> PortCounts:
+        return PortCounts(self.ports.in_use, self.ports.free, self.ports.resting)
 
     def samples(self) -> Iterable[Sample]:
         """Figures of /metrics."""
@@ -172,6 +175,10 @@ class LocalIngest:
         self._worker._ingests.add(self)
 
     @property
+    def worker(self) -> int:
+        return 0
+
+    @property
     def port(self) -> int:
         return self._endpoint.port
 
@@ -206,7 +213,10 @@ class LocalIngest:
             self._receiver.ordered = False  # a camera may answer an offer of TCP by UDP
         await self._endpoint.answered(address=address, port=port, transport=transport, ssrc=ssrc, sip_host=sip_host)
 
-    def diagnose(self) -> MediaError:
+    async def settle(self) -> None:
+        """All of it is read where it is counted."""
+
+    async def diagnose(self) -> GatewayError:
         return self._receiver.diagnose(self._loop.time(), self._endpoint.facts).error(self.stream.key)
 
     async def close(self, cause: MediaError | None = None) -> None:

@@ -235,7 +235,7 @@ BREAKAGES = {
 async def rest(gateway: Any, *, long: bool) -> None:
     """Nothing plays, no port rests any more; long: and no transaction does, which takes 32 s (RFC 3261 timers D, J)."""
     await fact(lambda: gateway.resources() == FREE, "everything back", 10)
-    await fact(lambda: gateway._worker.ports.resting == 0, "the ports have rested", 15)
+    await fact(lambda: gateway._worker.port_counts().resting == 0, "the ports have rested", 15)
     if long:
         await fact(lambda: gateway._sip.agent.transactions == 0, "no transaction", 90)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Literal
 
@@ -17,11 +17,12 @@ from gbgw.base.tally import Tally
 from gbgw.gb.invite import Platform
 from gbgw.gb.ssrc import SsrcPool
 from gbgw.media.hub import Stream
+from gbgw.serve.source import Sample
 from gbgw.session import Session, State, Target
 from gbgw.sip import agent
 from gbgw.sip.flow import Flow
 from gbgw.sip.message import Request, Response
-from gbgw.worker.base import Ingest, IngestFigures, IngestListener, IngestSpec, Transport
+from gbgw.worker.base import Ingest, IngestFigures, IngestListener, IngestSpec, PortCounts, Transport
 from tests.support import clock
 from tests.unit.gb.support import CAMERA, DOMAIN, PLATFORM, udp
 
@@ -34,6 +35,7 @@ class FakeIngest:
     """A receiver that receives what the test says."""
 
     port = 31_000
+    worker = 3
 
     def __init__(self, world: "World") -> None:
         self.world = world
@@ -51,7 +53,10 @@ class FakeIngest:
         self.answers.append((address, port, transport, ssrc, sip_host))
         await self.world.slow("answered")
 
-    def diagnose(self) -> MediaError:
+    async def settle(self) -> None:
+        await self.world.slow("settle")
+
+    async def diagnose(self) -> MediaError:
         return MediaError("nothing came", code="no_rtp")
 
     async def close(self, cause: MediaError | None = None) -> None:
@@ -154,6 +159,12 @@ class World:
         self.session.on_step("published", self.loop.time())
 
     # MediaWorker
+
+    def port_counts(self) -> PortCounts:
+        return PortCounts()
+
+    def samples(self) -> Iterable[Sample]:
+        return ()
 
     async def open_ingest(self, spec: IngestSpec, listener: IngestListener) -> Ingest:
         self.spec = spec
