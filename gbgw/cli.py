@@ -86,7 +86,7 @@ async def _serve(loaded: configuration.Loaded, path: str | None, overrides: tupl
             log.get("config").warning(line)
         log.get("config").info("reloaded")
 
-    gateway = Gateway(loaded.config)
+    gateway = Gateway(loaded.config, served=True)
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
     async with gateway:
         if gateway.new_admin_token:

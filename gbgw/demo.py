@@ -89,7 +89,7 @@ class Demo:
         async with AsyncExitStack() as stack:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="gbgw-demo-", ignore_cleanup_errors=True))
             self._config = self._configure(folder)
-            self.gateway = await stack.enter_async_context(Gateway(self._config))
+            self.gateway = await stack.enter_async_context(Gateway(self._config, served=True))
             self.token = self.gateway.new_admin_token or ""
             stack.push_async_callback(self._stop_cameras)
             for camera in self.cameras:

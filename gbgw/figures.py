@@ -1,6 +1,7 @@
 """The figures of /metrics that the gateway itself knows; `serve.metrics` writes them."""
 
 import asyncio
+import resource
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
@@ -38,6 +39,19 @@ def samples(
     )
     for key, session in sessions.items():
         yield from _of_stream(key, session)
+
+
+def of_this_process(sessions: Mapping[str, Session]) -> Iterable[Sample]:
+    """What a pool of workers tells of each, where there is none (`media.workers = 0`)."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    now = asyncio.get_running_loop().time()
+    labels = {"worker": "0"}
+    streams = [session.stream for session in sessions.values() if session.ingest is not None]
+    yield Sample("workers", 0, labels={"state": "running"}, help="Media worker processes.")
+    yield Sample("workers", 0, labels={"state": "starting"})
+    yield Sample("worker_cpu_seconds", used.ru_utime + used.ru_stime, "counter", labels)
+    yield Sample("worker_streams", len(streams), labels=labels)
+    yield Sample("worker_bitrate", sum(stream.bitrate(now) for stream in streams if stream is not None), labels=labels)
 
 
 def _of_stream(key: str, session: Session) -> Iterable[Sample]:

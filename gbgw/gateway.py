@@ -20,8 +20,9 @@ from types import TracebackType
 from typing import Final, Literal, Self
 
 from gbgw import figures
+from gbgw.base import limits
 from gbgw.base.config import Config
-from gbgw.base.errors import ConfigError, GatewayError, LimitError, LocalError, MediaError, RequestError
+from gbgw.base.errors import ConfigError, GatewayError, LimitError, LocalError, MediaError, RequestError, StateError
 from gbgw.base.strict import is_strict
 from gbgw.control import ControlDesk, TokenRows
 from gbgw.devices import Devices
@@ -43,14 +44,21 @@ from gbgw.playing import Playing
 from gbgw.serve.auth import Authority
 from gbgw.serve.context import Serving
 from gbgw.serve.http import HttpServer
+from gbgw.serve.relay import Relay
 from gbgw.serve.source import AudioChoice, Sample, StreamKey
+from gbgw.serve.viewers import Viewers
 from gbgw.serve.webrtc import WebRtc
-from gbgw.session import Session, State, Target
+from gbgw.session import Seat, Session, State, Target
 from gbgw.sip.agent import Rebound
 from gbgw.sip.flow import Flow
 from gbgw.store.sqlite import SqliteStore
 from gbgw.watching import Watch, Watching
+from gbgw.worker import shares
+from gbgw.worker.base import MediaWorker
+from gbgw.worker.channel import lost
 from gbgw.worker.local import LocalWorker
+from gbgw.worker.pool import WorkerPool
+from gbgw.worker.remote import RemoteWorker
 
 ENDED_REMEMBERED: Final = 1_000  # sessions that are over whose cause the API still shows
 FIRST_FRAME_BUCKETS: Final = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
@@ -64,8 +72,12 @@ class Gateway:
     Everything runs inside `async with`; leaving it says BYE to every camera and gives all back.
     """
 
-    def __init__(self, config: Config | None = None) -> None:
+    def __init__(self, config: Config | None = None, *, served: bool = False) -> None:
+        """served: a program of its own, whose `media.workers = "auto"` are processes; in a library they would take the
+        pictures out of the caller's process, so there it means 0."""
         self.config = config or Config()
+        self._served = served
+        self.viewers = Viewers()
         self.tally = log.root_tally()
         self.events = Events()
         self.directory = Directory()
@@ -78,6 +90,11 @@ class Gateway:
         self._ended: OrderedDict[str, tuple[Session, datetime]] = OrderedDict()
         self._first_frames = Histogram(FIRST_FRAME_BUCKETS)
         self._stopping = False
+        self._pool: WorkerPool | None = None
+        self._webrtc: WebRtc | None = None
+        self._kept_places: dict[int, Seat] = {}  # by ticket
+        self._tickets = 0
+        self._reinvited: dict[str, list[float]] = {}  # when, by key
         self._exit = AsyncExitStack()
         self._log = log.get("gateway")
 
@@ -99,11 +116,7 @@ class Gateway:
                 events=self.events,
             )
             await self.devices.load()
-            self._transcoders = await stack.enter_async_context(
-                Transcoders(video_limit=self.config.media.transcode, tally=self.tally)
-            )
-            self._watching = Watching(self._transcoders)
-            self._worker = await stack.enter_async_context(LocalWorker(self.config.media, self.feeds, tally=self.tally))
+            self._worker = await self._start_media(stack)
             self._sip = await stack.enter_async_context(
                 SipStack(
                     self.config.sip.listen,
@@ -125,11 +138,32 @@ class Gateway:
             for dialog in await self._store.dialogs():
                 self._tasks.create_task(self._dialogs.end_old(dialog, self._sip), name=f"orphan:{dialog.key}")
             self._authority = await self._authorise()
-            self._webrtc = await stack.enter_async_context(WebRtc(self.config.webrtc, tally=self.tally))
-            self._http = await stack.enter_async_context(self._http_server())
+            self._http = await stack.enter_async_context(await self._http_server(stack))
             self._exit = stack.pop_all()
         self._log.info("ready", http=self.http_url, sip=list(self.config.sip.listen))
         return self
+
+    async def _start_media(self, stack: AsyncExitStack) -> MediaWorker:
+        """The media side: in this process, or in workers."""
+        media = self.config.media
+        cpus = sorted(os.sched_getaffinity(0))
+        workers = 0
+        if self._served or media.workers != "auto":
+            workers = shares.count(media, len(cpus), ports=self.config.webrtc.ports)
+        if workers == 0:
+            transcoders = await stack.enter_async_context(Transcoders(video_limit=media.transcode, tally=self.tally))
+            self._watching = Watching(transcoders)
+            return await stack.enter_async_context(LocalWorker(media, self.feeds, tally=self.tally))
+        self._pool = await stack.enter_async_context(
+            WorkerPool(
+                shares.divide(self.config, workers),
+                shares.pin(media.worker_cpus, workers, cpus),
+                desk=self,
+                viewers=self.viewers,
+                tally=self.tally,
+            )
+        )
+        return self._pool
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -154,6 +188,8 @@ class Gateway:
         )
         self.config = self.config.model_copy(update={"media": live, "log": fresh.log})
         log.configure(fresh.log.level, fresh.log.format)
+        if self._pool is not None:
+            self._pool.configure_logging(fresh.log.level, fresh.log.format)
         return lines
 
     @property
@@ -179,6 +215,12 @@ class Gateway:
         video: Literal["h264"] | None = None,
     ) -> Watch:
         """Return once the stream is playable, inviting the camera where nobody did yet (serve.source.StreamSource)."""
+        if self._pool is not None:
+            raise StateError(
+                "the stream's pictures are in a media worker, another process",
+                code="media_elsewhere",
+                remedy="set media.workers = 0 to take them in Python",
+            )
         try:
             return await self._watching.open(await self._session(key), protocol=protocol, audio=audio, video=video)
         except MediaError as error:
@@ -192,11 +234,64 @@ class Gateway:
         `.frames()`."""
         return Playing(self, ids.stream_key(device_id, channel_id))
 
+    async def seat(self, key: str, *, worker: int | None = None, ticket: int = 0) -> Seat:
+        """Watch without taking the pictures: return once the stream plays, wherever its media is.
+
+        worker: where it is started if it does not run. ticket: of a place that `passage` keeps.
+        """
+        try:
+            kept = self._kept_places.pop(ticket, None)
+            return await kept.taken() if kept is not None else await self._sit(key, worker)
+        except GatewayError as error:
+            if error.code not in _PASSING or self._stopping:
+                raise
+        return await self._sit(key, worker)
+
+    async def _sit(self, key: str, worker: int | None) -> Seat:
+        return await Seat(await self._session(key, worker=worker)).taken()
+
+    async def passage(self, key: str) -> "Passage":
+        """The way to the media worker that has a stream, or gets it now (serve.relay.Carriers)."""
+        try:
+            return await self._passage(key)
+        except GatewayError as error:
+            if error.code not in _PASSING or self._stopping:
+                raise
+        return await self._passage(key)
+
+    async def _passage(self, key: str) -> "Passage":
+        session = await self._session(key)
+        seat = Seat(session)
+        try:
+            carrier = self.carrier(await session.placed())
+            if carrier is None:
+                raise lost()
+        except BaseException:
+            seat.leave()
+            raise
+        self._tickets += 1
+        self._kept_places[self._tickets] = seat
+        return Passage(self._kept_places, self._tickets, carrier)
+
+    def carrier(self, number: int) -> RemoteWorker | None:
+        return self._pool.carrier(number) if self._pool is not None else None
+
+    def any_carrier(self) -> RemoteWorker:
+        assert self._pool is not None
+        return self._pool.any_carrier()
+
     async def start(self, key: str) -> Session:
         """Play without viewers until `stop`."""
         session = await self._session(key)
         session.keep()
-        await session.playable()
+        try:
+            await session.playable()
+        except LocalError as error:
+            if error.code != "worker_lost" or self._stopping:
+                raise
+            session = await self._session(key)
+            session.keep()
+            await session.playable()
         return session
 
     async def stop(self, key: str) -> None:
@@ -211,7 +306,7 @@ class Gateway:
             )
             await session.closed()
 
-    async def _session(self, key: str) -> Session:
+    async def _session(self, key: str, *, worker: int | None = None) -> Session:
         parsed = StreamKey.parse(key)
         if parsed.substream:
             raise RequestError(
@@ -243,7 +338,7 @@ class Gateway:
             config=self.config,
             platform=self._platform,
             sip=self._sip,
-            worker=self._worker,
+            worker=self._worker if self._pool is None or worker is None else self._pool.pinned(worker),
             ssrcs=self._ssrcs,
             dialogs=self._dialogs,
             tally=self.tally,
@@ -269,6 +364,30 @@ class Gateway:
             self._ended.move_to_end(session.key)
             while len(self._ended) > ENDED_REMEMBERED:
                 self._ended.popitem(last=False)
+            if session.was_wanted and not self._stopping:
+                self._tasks.create_task(self._invite_again(session), name=f"again:{session.key}")
+
+    async def _invite_again(self, before: Session) -> None:
+        """Its worker died under a stream that somebody wanted: bring it back on another, at once, since its viewers are
+        coming back. What kills its worker each time is left to whoever asks for it."""
+        key = before.key
+        now = asyncio.get_running_loop().time()
+        times = [at for at in self._reinvited.get(key, ()) if now - at < limits.WORKER_REINVITE_SECONDS]
+        self._reinvited = {
+            known: at for known, at in self._reinvited.items() if now - at[-1] < limits.WORKER_REINVITE_SECONDS
+        }
+        if len(times) >= limits.WORKER_REINVITES:
+            self.tally.add("worker.not_reinvited", detail=key, now=now)
+            return
+        self._reinvited[key] = [*times, now]
+        try:
+            session = await self._session(key)
+            if before.kept:
+                session.keep()
+            await session.playable()
+            self.tally.add("worker.reinvited")
+        except GatewayError as error:
+            self.tally.add("worker.reinvite_failed", detail=f"{key}: {error.code}", now=now)
 
     def _session_changed(self, session: Session) -> None:
         cause = session.cause
@@ -382,8 +501,7 @@ class Gateway:
         reasons = ["the gateway is stopping"] if self._stopping else []
         if self._store.failure is not None:
             reasons.append(f"the store does not take what is written: {self._store.failure}")
-        if self._worker.overload.active:
-            reasons.append("the media worker is overloaded and takes no more streams")
+        reasons += self._worker.not_ready()
         return reasons
 
     def samples(self) -> Iterable[Sample]:
@@ -392,7 +510,10 @@ class Gateway:
             self.directory, self._sessions, self._ssrcs, self._worker.port_counts(), self._first_frames
         )
         yield from self._worker.samples()
-        yield from self._webrtc.samples()
+        if self._pool is None:
+            yield from figures.of_this_process(self._sessions)
+        if self._webrtc is not None:
+            yield from self._webrtc.samples()
 
     # HTTP
 
@@ -410,8 +531,13 @@ class Gateway:
             _write_private(self.config.auth.admin_token_file, self.new_admin_token)
         return authority
 
-    def _http_server(self) -> HttpServer:
+    async def _http_server(self, stack: AsyncExitStack) -> HttpServer:
         desk = ControlDesk(self)
+        relay = None
+        if self._pool is None:
+            self._webrtc = await stack.enter_async_context(WebRtc(self.config.webrtc, tally=self.tally))
+        else:
+            relay = await stack.enter_async_context(Relay(self))
         serving = Serving(
             source=self,
             control=desk,
@@ -420,9 +546,10 @@ class Gateway:
             feeds=self.feeds,
             http=self.config.http,
             tally=self.tally,
+            viewers=self.viewers,
             whep=self._webrtc,
+            relay=relay,
         )
-        self.viewers = serving.viewers
         return HttpServer(serving)
 
     def play_token(self, key: str) -> str:
@@ -447,6 +574,27 @@ class Gateway:
         parsed = StreamKey.parse(key)
         entry = self.directory.get(parsed.device_id)
         return entry is not None and entry.online and entry.playable(parsed.channel_id)
+
+
+class Passage:
+    """A viewer's way to his stream's worker (serve.relay.Passage)."""
+
+    def __init__(self, places: dict[int, Seat], ticket: int, carrier: RemoteWorker) -> None:
+        self.ticket = ticket
+        self.carrier = carrier
+        self._places = places
+
+    def expire(self) -> None:
+        if self.ticket in self._places:
+            asyncio.get_running_loop().call_later(limits.WORKER_TICKET_SECONDS, self.release)
+
+    def release(self) -> None:
+        seat = self._places.pop(self.ticket, None)
+        if seat is not None:
+            seat.leave()
+
+
+_PASSING: Final = frozenset({"device_rebooted", "worker_lost"})  # that a second attempt does not meet again
 
 
 def _stopping(key: str) -> LocalError:

@@ -80,6 +80,44 @@ class Dialogs(Protocol):
 CallEvent = agent.Provisional | agent.Final | agent.Failed | agent.Ended
 
 
+class Seat:
+    """One viewer's right to a session, wherever its pictures are. Held from the first byte asked for to the last one
+    sent."""
+
+    def __init__(self, session: "Session") -> None:
+        self._session: Session | None = session
+        self._of = session
+        session.viewer_came()
+
+    @property
+    def stream(self) -> StreamView:
+        """Once it is playable."""
+        assert self._of.stream is not None
+        return self._of.stream
+
+    @property
+    def ingest(self) -> Ingest | None:
+        return self._of.ingest
+
+    async def taken(self) -> "Seat":
+        """This seat, once there is something to see; given back where there never is."""
+        try:
+            await self._of.playable()
+        except BaseException:
+            self.leave()
+            raise
+        return self
+
+    def first_viewer(self, now: float) -> None:
+        self._of.first_viewer(now)
+
+    def leave(self) -> None:
+        """May be called again."""
+        session, self._session = self._session, None
+        if session is not None:
+            session.viewer_left()
+
+
 class Session:
     """One camera stream. `run` is the whole life; the other methods are called from the same loop by whoever
     watches."""

@@ -53,7 +53,10 @@ class Watch:
 
 
 class Watching:
-    """Makes Watches of streams of this process. transcoders: for G.711 as AAC, and pictures as H.264 where that is allowed."""
+    """Makes Watches of streams of this process.
+
+    transcoders: for G.711 as AAC, and pictures as H.264 where they are allowed at all.
+    """
 
     def __init__(self, transcoders: Transcoders) -> None:
         self._transcoders = transcoders

@@ -37,6 +37,19 @@ def port_range(text: str) -> range:
     return range(first, last + 1)
 
 
+def cpu_list(text: str) -> list[int]:
+    """Parse "0,2-3" as taskset does; ValueError otherwise."""
+    cpus: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()) or int(last or first) < int(first):
+            raise ValueError(f'expected "", "auto" or a list such as "1,3-5", got {text!r}')
+        if int(last or first) >= 4_096:
+            raise ValueError(f"no machine has processor {last or first}")
+        cpus += range(int(first), int(last or first) + 1)
+    return list(dict.fromkeys(cpus))
+
+
 def split_url(url: str, schemes: Sequence[str]) -> tuple[str, str, int]:
     """Return (scheme, host, port) of "udp://0.0.0.0:5060"; ValueError names what is wrong."""
     try:
@@ -92,7 +105,10 @@ class MediaConfig(Section):
     linger_seconds: float = Field(20, ge=0, le=86_400)
     loss: Literal["freeze", "pass"] = "freeze"
     transcode: int = Field(0, ge=0, le=64, description="H.265 to H.264 transcodes allowed at once")
-    workers: int | Literal["auto"] = 0
+    workers: Annotated[int, Field(ge=0, le=limits.WORKERS)] | Literal["auto"] = Field(
+        0, description="media worker processes; 0: all in one process"
+    )
+    worker_cpus: str = Field("", description="processors of the workers: a list, auto, or empty for any")
     eager: tuple[Literal["flv", "mp4", "ts"], ...] = ()
     receive: Literal["thread", "loop"] = Field("thread", description="who reads RTP over UDP")
     rtcp: bool = Field(True, description="send RTCP receiver reports every 5 s")
@@ -108,11 +124,11 @@ class MediaConfig(Section):
             raise ValueError("expected a range of at least two ports (even RTP, odd RTCP)")
         return value
 
-    @field_validator("workers")
+    @field_validator("worker_cpus")
     @classmethod
-    def _workers(cls, value: int | str) -> int | str:
-        if value != 0:
-            raise ValueError("only 0 (in the control process) works in this version")
+    def _worker_cpus(cls, value: str) -> str:
+        if value not in ("", "auto"):
+            cpu_list(value)
         return value
 
 

@@ -130,6 +130,19 @@ HTTP_LINE_BYTES: Final = 8_190  # the request line, and each header; what nginx 
 HTTP_BODY_BYTES: Final = 1 << 20  # an SDP offer is below 16 KiB
 WHEP_SDP_BYTES: Final = 64 << 10  # Chromium's offers are below 16 KiB
 
+# Media workers
+WORKERS: Final = 64  # processes; more than the cores of one machine that serves
+WORKER_MESSAGE_BYTES: Final = 16 << 20  # a report of limits.VIEWERS viewers and 2,000 streams is below 2 MB
+WORKER_PENDING_BYTES: Final = 32 << 20  # towards one worker; it reads all the time, so more means that it hangs
+WORKER_HEAD_BYTES: Final = 96 << 10  # of a request that is handed over; what fits one message of a Unix socket
+WORKER_ANSWER_SECONDS: Final = 5.0  # for one word of a worker; 1 ms is usual
+WORKER_START_SECONDS: Final = 20.0  # from its start until it is ready; one second is usual
+WORKER_STUCK_SECONDS: Final = 10.0  # a worker that said nothing for so long is killed; it reports each second
+WORKER_TICKET_SECONDS: Final = 10.0  # a place is kept for a viewer on his way to a worker; one millisecond is usual
+WORKER_STOP_SECONDS: Final = 1.5  # for its end; of the 5 s a SIGTERM may take
+WORKER_REINVITES: Final = 3  # of one stream in WORKER_REINVITE_SECONDS: what kills its worker each time stays down
+WORKER_REINVITE_SECONDS: Final = 60.0  # a camera that needs longer to bring a worker down does little harm
+
 # Simulated device
 LOOP_BYTES: Final = 256 << 20  # encoded media of one loop: ten minutes at 3.5 Mbit/s; longer files are cut
 LOOP_SECONDS: Final = 600.0  # of a media file: decoding its sound holds 16 bytes a millisecond

@@ -88,6 +88,9 @@ class PermitCount:
         self.taken = 0
 
     async def take(self, key: str) -> None:
+        self.take_now(key)
+
+    def take_now(self, key: str) -> None:
         if self.taken >= self.limit:
             raise LimitError(
                 f"{self.taken} of {self.limit} allowed picture transcodes are running.",

@@ -2,30 +2,52 @@
 
 import asyncio
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlsplit
 
 from aiohttp import web
 
 from gbgw.base.config import HttpConfig
+from gbgw.base.errors import StateError
 from gbgw.base.tally import Tally
 from gbgw.mux.feed import Feeds
 from gbgw.serve.auth import Authority
 from gbgw.serve.fanout import Fanouts
-from gbgw.serve.source import Control, Observed, StreamSource
+from gbgw.serve.source import Control, Observed, Sample, StreamSource
 from gbgw.serve.viewers import Viewer, Viewers
 
 if TYPE_CHECKING:
     from gbgw.serve.hls_output import HlsOutputs
+    from gbgw.serve.relay import Relay
     from gbgw.serve.whep import WhepBackend
+
+REMOTE_HEADER: Final = "X-Gbgw-Remote"  # control to media worker, on connections of its own: the viewer's address
+LOCAL_HEADER: Final = "X-Gbgw-Local"  # and ours, to which he came
+TICKET_HEADER: Final = "X-Gbgw-Ticket"  # and the number under which control keeps his place at the stream
+TICKET: Final = ContextVar("ticket", default=0)  # of the request that is being answered, and what it starts
+
+
+class _Elsewhere:
+    """Stands for what a process that only plays does not have."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise StateError(f"this process only plays; {name} is asked of control")
+
+
+ELSEWHERE: Final[Any] = _Elsewhere()
 
 
 @dataclass
 class Serving:
-    """One HTTP server's world. `tasks`, `fanouts` and `hls` live from HttpServer.__aenter__ to __aexit__."""
+    """One HTTP server's world. `tasks`, `fanouts` and `hls` live from HttpServer.__aenter__ to __aexit__.
+
+    relay: the play URLs are served by other processes. play_only: this is one of them. mark: the ids of its HLS and
+    WebRTC sessions begin with it.
+    """
 
     source: StreamSource
     control: Control
@@ -36,6 +58,9 @@ class Serving:
     tally: Tally = field(default_factory=Tally)
     viewers: Viewers = field(default_factory=Viewers)
     whep: "WhepBackend | None" = None
+    relay: "Relay | None" = None
+    play_only: bool = False
+    mark: str = ""
     tasks: asyncio.TaskGroup | None = None
     event_streams: int = 0
     spoke: set[asyncio.BaseProtocol] = field(default_factory=set)  # connections that sent a whole request head
@@ -50,6 +75,11 @@ class Serving:
 
         return HlsOutputs(self)
 
+    def samples(self) -> Iterable[Sample]:
+        """Figures of /metrics."""
+        yield Sample("hls_outputs", len(self.hls), help="Streams segmented for HLS now.")
+        yield Sample("fanouts", len(self.fanouts), help="Muxed streams with viewers now.")
+
     @cached_property
     def base_path(self) -> str:
         """Prefix behind a reverse proxy, "" or "/gbgw"."""
@@ -61,6 +91,8 @@ class Serving:
 
     def remote(self, request: web.Request) -> str:
         """The caller's address: the last one of X-Forwarded-For that no trusted proxy added, else the socket's."""
+        if self._is_relayed(request):
+            return request.headers.get(REMOTE_HEADER, "")
         address = request.remote or ""
         if not self.http.trusted_proxies or not _within(address, self.http.trusted_proxies):
             return address
@@ -71,6 +103,17 @@ class Serving:
             if not _within(hop, self.http.trusted_proxies):
                 break
         return address
+
+    def local(self, request: web.Request) -> str:
+        """Address of our socket that the caller came to, "" where unknown."""
+        if self._is_relayed(request):
+            return request.headers.get(LOCAL_HEADER, "")
+        name = request.transport.get_extra_info("sockname") if request.transport is not None else None
+        return str(name[0]) if isinstance(name, tuple) else ""
+
+    def _is_relayed(self, request: web.Request) -> bool:
+        """Control passes it on, over a connection of its own that nobody else can have."""
+        return bool(getattr(request.protocol, "is_relayed", False))
 
     def play_urls(self, request: web.Request, key: str, token: str = "") -> dict[str, str]:
         """Every way to play `key`, absolute."""

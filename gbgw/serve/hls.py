@@ -22,7 +22,7 @@ from gbgw.serve.flv import Wish
 from gbgw.serve.hls_output import HlsSession
 from gbgw.serve.source import StreamKey
 
-SESSION: Final = r"[0-9A-Za-z_-]{24}"
+SESSION: Final = r"[0-9A-Za-z_-]{24,28}"  # a media worker's begin with its mark
 NAME: Final = r"init-\d{1,9}\.mp4|p?\d{1,15}\.m4s|\d{1,15}\.ts"
 _BUFFERED_BYTES: Final = 64 << 10  # that a transport takes without waiting for the client
 
@@ -33,14 +33,7 @@ async def index(request: web.Request) -> web.StreamResponse:
     key = str(StreamKey.parse(request.match_info["key"]))
     serving.authority.require_play(request, key)
     wish = Wish.of(request)
-    container: Container
-    match request.query.get("container", "mp4"):
-        case "mp4" | "fmp4":
-            container = "mp4"
-        case "ts":
-            container = "ts"
-        case _:
-            raise RequestError("There is no such container.", code="bad_query", remedy="Use container=mp4 or ts.")
+    container = wanted_container(request)
     output = serving.hls.get((key, container, wish.audio, wish.video))
     await output.playable()
     feed = output.feed
@@ -60,6 +53,16 @@ async def index(request: web.Request) -> web.StreamResponse:
     response = _playlist(text.encode())
     response.headers["X-Gbgw-Viewer"] = session.viewer.id
     return response
+
+
+def wanted_container(request: web.Request) -> Container:
+    """Raises RequestError for one that does not exist."""
+    match request.query.get("container", "mp4"):
+        case "mp4" | "fmp4":
+            return "mp4"
+        case "ts":
+            return "ts"
+    raise RequestError("There is no such container.", code="bad_query", remedy="Use container=mp4 or ts.")
 
 
 async def media(request: web.Request) -> web.StreamResponse:

@@ -39,8 +39,8 @@ class HlsSession:
 
     __slots__ = ("began_at", "has_polled", "id", "output", "polled_at", "viewer", "waits")
 
-    def __init__(self, output: "HlsOutput", viewer: Viewer, now: float) -> None:
-        self.id = secrets.token_urlsafe(18)
+    def __init__(self, output: "HlsOutput", viewer: Viewer, now: float, *, mark: str = "") -> None:
+        self.id = mark + secrets.token_urlsafe(18)
         self.output = output
         self.viewer = viewer
         self.began_at = self.polled_at = now
@@ -251,7 +251,7 @@ class HlsOutputs:
         if output.error is not None:
             raise output.error
         viewer = self._serving.viewers.add(output.key, "hls", remote, wanted=wanted)
-        session = HlsSession(output, viewer, asyncio.get_running_loop().time())
+        session = HlsSession(output, viewer, asyncio.get_running_loop().time(), mark=self._serving.mark)
         self.sessions[session.id] = session
         output.sessions[session.id] = session
         return session

@@ -18,9 +18,10 @@ from gbgw.base import limits
 from gbgw.base.config import host_port
 from gbgw.base.errors import ConfigError, GatewayError, LocalError
 from gbgw.observe import log
-from gbgw.serve import api, flv, hls, metrics, pages, whep
+from gbgw.serve import api, flv, hls, metrics, pages, relay, whep
 from gbgw.serve.answers import error_body, error_response
-from gbgw.serve.context import PATH, SERVING, STATUS, VIEWER, Serving
+from gbgw.serve.context import PATH, SERVING, STATUS, TICKET, TICKET_HEADER, VIEWER, Serving
+from gbgw.serve.relay import HANDED_OVER
 
 _log: Final = logging.getLogger(__name__)
 _access: Final = log.get("http")
@@ -29,6 +30,7 @@ _TCP_NOTSENT_LOWAT: Final = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
 _EXPOSED: Final = "Location, Link, ETag, Retry-After, X-Gbgw-Viewer"
 _ALLOWED_HEADERS: Final = "Authorization, Content-Type, If-Match, If-None-Match, Last-Event-ID, Range"
 _METHODS: Final = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+NOWHERE: Final = "nowhere"  # to listen: connections are adopted
 _CODES: Final = {404: "not_found", 405: "method_not_allowed", 413: "body_too_long", 415: "content_type"}
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -48,6 +50,19 @@ def build_app(serving: Serving) -> web.Application:
 
 
 def _mount(app: web.Application, prefix: str) -> None:
+    serving = app[SERVING]
+    if serving.relay is not None:
+        relay.mount(app, prefix)
+    else:
+        _mount_play(app, prefix)
+    if serving.play_only:
+        return
+    api.mount(app, prefix)
+    metrics.mount(app, prefix)
+    pages.mount(app, prefix)
+
+
+def _mount_play(app: web.Application, prefix: str) -> None:
     router = app.router
     key = r"{key:[0-9A-Za-z@-]{1,96}}"
     router.add_get(f"{prefix}/live/{key}" r".{container:flv|mp4|ts}", flv.endless)
@@ -61,15 +76,12 @@ def _mount(app: web.Application, prefix: str) -> None:
     router.add_patch(session, whep.patch)
     router.add_delete(session, whep.delete)
     router.add_options(session, whep.options)
-    api.mount(app, prefix)
-    metrics.mount(app, prefix)
-    pages.mount(app, prefix)
 
 
 class HttpServer:
     """The listening server. `async with HttpServer(serving) as server:`; leaving it ends every viewer in time.
 
-    address: where it listens, with the port the kernel chose for port 0.
+    address: where it listens, with the port the kernel chose for port 0. listen=NOWHERE: it serves what is adopted.
     """
 
     def __init__(self, serving: Serving, *, listen: str | None = None) -> None:
@@ -86,10 +98,11 @@ class HttpServer:
         await runner.setup()
         self._runner = runner
         try:
-            listener = _open_listener(self._listen)
-            self.address = listener.getsockname()[:2]
-            loop = asyncio.get_running_loop()
-            self._server = await loop.create_server(self._accept, sock=listener, backlog=1_024)
+            if self._listen != NOWHERE:
+                listener = _open_listener(self._listen)
+                self.address = listener.getsockname()[:2]
+                loop = asyncio.get_running_loop()
+                self._server = await loop.create_server(self._accept, sock=listener, backlog=1_024)
         except BaseException:
             await runner.cleanup()
             raise
@@ -122,12 +135,31 @@ class HttpServer:
                 is_cancelled = isinstance(error, asyncio.CancelledError)
                 await group.__aexit__(kind if is_cancelled else None, error if is_cancelled else None, trace)
 
-    def _accept(self) -> asyncio.BaseProtocol:
+    def adopt(self, connection: socket.socket, head: bytes) -> None:
+        """Serve a connection that another process accepted, and read `head` from; b"": one of that process itself,
+        which passes on requests of others. The socket is the server's from now on."""
+        if self._group is None or self._serving.tasks is None:
+            connection.close()
+            return
+        self._group.create_task(self._adopt(connection, head), name="http:adopt")
+
+    async def _adopt(self, connection: socket.socket, head: bytes) -> None:
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: self._accept(head), connection)
+        except OSError as error:  # the viewer is gone already
+            connection.close()
+            self._serving.tally.add("http.adoption_failed", detail=str(error))
+
+    def _accept(self, head: bytes | None = None) -> asyncio.BaseProtocol:
         runner = self._runner
         if runner is None or runner.server is None or len(runner.server.connections) >= limits.HTTP_CONNECTIONS:
             self._serving.tally.add("http.connections_refused")
             return _Refusal()
-        return _Connection(runner.server, self._serving)
+        if head is None:
+            return _Connection(runner.server, self._serving)
+        if not head:
+            return _Relayed(runner.server, self._serving)
+        return _HandedOver(runner.server, self._serving, head)
 
     async def _sweep(self) -> None:
         """Close connections that never finish their first request head: aiohttp has no timer for that."""
@@ -151,6 +183,8 @@ class _Connection(web.RequestHandler):
     """One connection, whose bytes that are no HTTP are counted and answered as every other error is."""
 
     __slots__ = ("_serving",)
+    is_relayed = False
+    is_handed_over = False
 
     def __init__(self, server: web.Server, serving: Serving) -> None:
         super().__init__(
@@ -183,6 +217,28 @@ class _Connection(web.RequestHandler):
         _harden(answer)
         answer.force_close()
         return answer
+
+
+class _Relayed(_Connection):
+    """Of the process that has the public port: it logs, counts and decorates what passes."""
+
+    __slots__ = ()
+    is_relayed = True
+
+
+class _HandedOver(_Connection):
+    """Accepted elsewhere, for one endless answer."""
+
+    __slots__ = ("_head",)
+    is_handed_over = True
+
+    def __init__(self, server: web.Server, serving: Serving, head: bytes) -> None:
+        super().__init__(server, serving)
+        self._head = head
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.data_received(self._head)
 
 
 class _Refusal(asyncio.Protocol):
@@ -228,6 +284,10 @@ def _open_listener(listen: str) -> socket.socket:
 async def _log_access(request: web.Request, handler: Handler) -> web.StreamResponse:
     serving = request.app[SERVING]
     serving.spoke.add(request.protocol)
+    if serving.play_only:
+        TICKET.set(int(request.headers.get(TICKET_HEADER, "0")))
+    if getattr(request.protocol, "is_relayed", False):
+        return await handler(request)
     began = time.monotonic()
     status = 499  # the client left first
     size = 0
@@ -246,17 +306,18 @@ async def _log_access(request: web.Request, handler: Handler) -> web.StreamRespo
             request.transport.abort()
         return web.Response(status=499)
     finally:
-        serving.tally.add(f"http.status_{status // 100}xx")
-        tell = _access.debug if PATH in request and status < 400 else _access.info
-        tell(
-            "request",
-            method=request.method,
-            path=request.get(PATH, request.path),  # never the query: it may carry a token
-            status=status,
-            bytes=request[VIEWER].bytes if VIEWER in request else size,
-            seconds=round(time.monotonic() - began, 3),
-            remote=serving.remote(request),
-        )
+        if HANDED_OVER not in request:  # then its worker tells
+            serving.tally.add(f"http.status_{status // 100}xx")
+            tell = _access.debug if PATH in request and status < 400 else _access.info
+            tell(
+                "request",
+                method=request.method,
+                path=request.get(PATH, request.path),  # never the query: it may carry a token
+                status=status,
+                bytes=request[VIEWER].bytes if VIEWER in request else size,
+                seconds=round(time.monotonic() - began, 3),
+                remote=serving.remote(request),
+            )
 
 
 def _size(response: web.StreamResponse) -> int:
@@ -309,6 +370,12 @@ async def _answer_preflight(request: web.Request, handler: Handler) -> web.Strea
 
 async def _decorate(request: web.Request, response: web.StreamResponse) -> None:
     request[STATUS] = response.status
+    if getattr(request.protocol, "is_relayed", False):
+        return
+    if getattr(request.protocol, "is_handed_over", False):
+        response.force_close()  # the next request on it could be for anything
+        if response.status != 101:
+            response.headers["Connection"] = "close"
     headers = response.headers
     _harden(response)
     if request.app[SERVING].http.cors:

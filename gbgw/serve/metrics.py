@@ -6,8 +6,10 @@ and therefore need a token that may view (Prometheus: `authorization: credential
 
 import asyncio
 import json
+import operator
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Final
 
 from aiohttp import web
@@ -37,7 +39,7 @@ class GatewayCollector(Collector):
         build = GaugeMetricFamily("gbgw_build_info", "Version of the gateway", labels=["version"])
         build.add_metric([__version__], 1)
         yield build
-        yield from _families(serving.observed.samples())
+        yield from _families([*serving.observed.samples(), *serving.samples()])
         events = CounterMetricFamily("gbgw_events", "Everything that is counted, by name", labels=["name"])
         for name, count in sorted(serving.observed.counts().items()):
             events.add_metric([name], count)
@@ -52,13 +54,11 @@ class GatewayCollector(Collector):
             sent.add_metric([protocol], sent_bytes)
             dropped.add_metric([protocol], dropped_chunks)
         yield from (viewers, sent, dropped)
-        yield GaugeMetricFamily("gbgw_hls_outputs", "Streams segmented for HLS now", value=len(serving.hls))
-        yield GaugeMetricFamily("gbgw_fanouts", "Muxed streams with viewers now", value=len(serving.fanouts))
 
 
 def _families(samples: Iterable[Sample]) -> Iterable[Metric]:
     grouped: dict[str, list[Sample]] = {}
-    for sample in samples:
+    for sample in merged(samples):
         if _NAME.fullmatch(sample.name):
             grouped.setdefault(sample.name, []).append(sample)
     for name, group in grouped.items():
@@ -77,6 +77,22 @@ def _families(samples: Iterable[Sample]) -> Iterable[Metric]:
         for sample in same:
             family.add_metric([sample.labels[label] for label in labels], sample.value)
         yield family
+
+
+_MERGE: Final[dict[str, Callable[[float, float], float]]] = {"sum": operator.add, "max": max, "min": min}
+
+
+def merged(samples: Iterable[Sample]) -> Iterable[Sample]:
+    """Make one figure of those that several processes tell, as it says of itself."""
+    found: dict[tuple[str, tuple[tuple[str, str], ...]], Sample] = {}
+    for sample in samples:
+        identity = (sample.name, tuple(sorted(sample.labels.items())))
+        known = found.get(identity)
+        if known is not None:
+            value = _MERGE[sample.merge](known.value, sample.value)
+            sample = replace(known, value=value, help=known.help or sample.help)  # noqa: PLW2901
+        found[identity] = sample
+    return found.values()
 
 
 def _buckets(sample: Sample) -> list[tuple[str, float]]:
@@ -116,7 +132,7 @@ async def debug_vars(request: web.Request) -> web.Response:
     serving.authority.require(request, "view", query=True)
     figures = [
         {"name": sample.name, "value": sample.value, "labels": dict(sample.labels)}
-        for sample in serving.observed.samples()
+        for sample in merged([*serving.observed.samples(), *serving.samples()])
     ]
     viewers = {
         protocol: {"now": now, "bytes": sent, "dropped": dropped}

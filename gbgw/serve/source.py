@@ -269,7 +269,10 @@ class Control(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One figure of /metrics. `buckets` (upper bound, cumulative count) and `value` as the sum make it a histogram."""
+    """One figure of /metrics. `buckets` (upper bound, cumulative count) and `value` as the sum make it a histogram.
+
+    merge: what becomes of it where several processes tell the same one.
+    """
 
     name: str  # without the prefix gbgw_ and without _total
     value: float
@@ -277,6 +280,7 @@ class Sample:
     labels: Mapping[str, str] = field(default_factory=dict)
     help: str = ""
     buckets: tuple[tuple[float, int], ...] = ()
+    merge: Literal["sum", "max", "min"] = "sum"
 
 
 class Observed(Protocol):

@@ -3,7 +3,7 @@
 import re
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -47,6 +47,9 @@ class Viewers:
         self._gone_bytes: Counter[str] = Counter()
         self._gone_dropped: Counter[str] = Counter()
 
+    def __iter__(self) -> Iterator[Viewer]:
+        return iter(tuple(self._viewers.values()))
+
     def __len__(self) -> int:
         return len(self._viewers)
 
@@ -57,16 +60,21 @@ class Viewers:
         answer, so this is how it finds its own row.
         """
         if len(self._viewers) >= limits.VIEWERS:
-            raise LimitError(
-                f"{limits.VIEWERS} viewers are connected; no more are taken.",
-                code="viewer_limit",
-                remedy="Close other players, or spread viewers over more gateways.",
-                stream=key,
-            )
+            raise self.full(key)
         is_fit = _WANTED.fullmatch(wanted) is not None and wanted not in self._viewers
         viewer = Viewer(wanted if is_fit else secrets.token_hex(8), key, protocol, remote, datetime.now(UTC))
         self._viewers[viewer.id] = viewer
         return viewer
+
+    @staticmethod
+    def full(key: str) -> LimitError:
+        """What a viewer is told when there are limits.VIEWERS."""
+        return LimitError(
+            f"{limits.VIEWERS} viewers are connected; no more are taken.",
+            code="viewer_limit",
+            remedy="Close other players, or spread viewers over more gateways.",
+            stream=key,
+        )
 
     def remove(self, viewer: Viewer) -> None:
         """Quiet when it is gone already."""

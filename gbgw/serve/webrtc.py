@@ -106,8 +106,10 @@ class WebRtc:
     Raises LocalError `webrtc_version` at once when aiortc or aioice is not the version it is made for.
     """
 
-    def __init__(self, config: WebRtcConfig, *, tally: Tally) -> None:
+    def __init__(self, config: WebRtcConfig, *, tally: Tally, mark: str = "") -> None:
+        """mark: the ids of its sessions begin with it."""
         check_internals()
+        self._mark = mark
         self.tally = tally
         self.packer = payloads.Packer()
         self.native = _Native() if config.sender == "native" else None
@@ -174,7 +176,7 @@ class WebRtc:
             )
         served = sdp.choose(offer, profile=_profile(viewing.stream), law=_law(viewing.stream), stream=request.key)
         _check_served(viewing.stream, served)
-        session = _Session(self, secrets.token_urlsafe(24), viewing, request, offer)
+        session = _Session(self, self._mark + secrets.token_urlsafe(24), viewing, request, offer)
         try:
             async with asyncio.timeout(limits.WHEP_ANSWER_SECONDS):
                 answer = await session.negotiate(served)

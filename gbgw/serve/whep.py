@@ -58,14 +58,7 @@ async def play(request: web.Request) -> web.StreamResponse:
     serving.authority.require_play(request, key)
     backend = _backend(serving)
     wish = Wish.of(request, audio="native")
-    offer = await _text(request, "application/sdp")
-    if not offer.startswith("v=0"):
-        raise RequestError(
-            "The body is not an SDP offer.",
-            code="sdp_offer_invalid",
-            remedy="POST the offer as application/sdp.",
-            stream=key,
-        )
+    offer = await read_offer(request, key)
     viewer = serving.viewers.add(key, "webrtc", serving.remote(request), wanted=request.query.get("viewer", ""))
     handed_over = False
     try:
@@ -73,13 +66,10 @@ async def play(request: web.Request) -> web.StreamResponse:
             key, protocol="webrtc", viewer=viewer.id, audio=wish.audio, video=wish.video
         )
         try:
-            local = request.transport.get_extra_info("sockname") if request.transport is not None else None
             answer, session_id = await backend.answer(
                 viewing,
                 offer,
-                WhepRequest(
-                    key, viewer.remote, _host(request), str(local[0]) if local else "", viewer, serving.viewers
-                ),
+                WhepRequest(key, viewer.remote, _host(request), serving.local(request), viewer, serving.viewers),
             )
             handed_over = True
         finally:
@@ -95,6 +85,19 @@ async def play(request: web.Request) -> web.StreamResponse:
     for url in backend.ice_servers():
         response.headers.add("Link", f'<{url}>; rel="ice-server"')
     return response
+
+
+async def read_offer(request: web.Request, key: str) -> str:
+    """Raises RequestError for a body that is none."""
+    offer = await _text(request, "application/sdp")
+    if not offer.startswith("v=0"):
+        raise RequestError(
+            "The body is not an SDP offer.",
+            code="sdp_offer_invalid",
+            remedy="POST the offer as application/sdp.",
+            stream=key,
+        )
+    return offer
 
 
 async def patch(request: web.Request) -> web.StreamResponse:

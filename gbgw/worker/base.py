@@ -1,7 +1,7 @@
 """The media worker as the control plane sees it (architecture decision 6). Nothing above `session` knows whether it is
 in this process."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -67,6 +67,10 @@ class StreamView(Protocol):
         """Published so far."""
 
     @property
+    def generation(self) -> int:
+        """Rises with each change of the tracks; 0 before publication."""
+
+    @property
     def gop_seconds(self) -> float: ...
     @property
     def frame_rate(self) -> float: ...
@@ -130,5 +134,8 @@ class MediaWorker(Protocol):
         """Bind a port and be ready to receive. Raises PortsExhaustedError, or LocalError with code "overloaded"."""
 
     def port_counts(self) -> PortCounts: ...
+    def not_ready(self) -> Sequence[str]:
+        """Reasons why no stream can be opened now; empty when one can."""
+
     def samples(self) -> Iterable[Sample]:
         """Figures of /metrics."""

@@ -1,7 +1,7 @@
 """The media worker in this process: sockets, receivers and the pool of ports (`media.workers = 0`)."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Literal, Self
 
@@ -66,6 +66,9 @@ class LocalWorker:
             if self.receiving is not None:
                 await self.receiving.__aexit__(None, None, None)
 
+    def not_ready(self) -> Sequence[str]:
+        return ["the media worker is overloaded and takes no more streams"] if self.overload.active else []
+
     def port_counts(self) -> PortCounts:
         return PortCounts(self.ports.in_use, self.ports.free, self.ports.resting)
 
@@ -78,6 +81,7 @@ class LocalWorker:
                 "receive_late_seconds",
                 self.receiving.worst_lateness(),
                 help="How late the worst tick of the receive thread was since the last scrape.",
+                merge="max",
             )
             yield Sample(
                 "receive_busy_seconds", self.receiving.busy_seconds, "counter", help="The receive thread at work."
@@ -85,23 +89,28 @@ class LocalWorker:
             yield Sample("receive_waiting_bytes", self.receiving.waiting_bytes, help="Units that wait for the loop.")
         if self.shared is not None:
             self.shared.settle_counts()
-            yield Sample(
-                "single_port_kernel_drops",
-                self.shared.kernel_drops,
-                "counter",
-                help="Datagrams that the kernel dropped at the one media port.",
-            )
+        yield Sample(
+            "single_port_kernel_drops",
+            self.shared.kernel_drops if self.shared is not None else 0,
+            "counter",
+            help="Datagrams that the kernel dropped at the one media port.",
+        )
         buffers = [ingest.receive_buffer_bytes for ingest in self._ingests if ingest.receive_buffer_bytes]
         if buffers:
             yield Sample(
-                "receive_buffer_bytes", min(buffers), help="The smallest receive buffer of an RTP socket in use."
+                "receive_buffer_bytes",
+                min(buffers),
+                help="The smallest receive buffer of an RTP socket in use.",
+                merge="min",
             )
-
         yield Sample(
-            "loop_lag_seconds", self._loop_late, help="How late the event loop was at worst since the last scrape."
+            "loop_lag_seconds",
+            self._loop_late,
+            help="How late the event loop was at worst since the last scrape.",
+            merge="max",
         )
         self._loop_late = 0.0
-        yield Sample("overloaded", self.overload.active, help="1 while new streams are refused.")
+        yield Sample("overloaded", self.overload.active, help="1 while new streams are refused.", merge="max")
 
     def _look_later(self) -> None:
         loop = asyncio.get_running_loop()

@@ -40,12 +40,18 @@ def configuration(folder: Path, *more: str) -> Config:
 
 
 @pytest.fixture
-def gateway_at(tmp_path: Path) -> Callable[..., object]:
+def workers(request: pytest.FixtureRequest) -> int:
+    """Media worker processes; `@pytest.mark.parametrize("workers", [0, 2], indirect=True)` runs a test with both."""
+    return int(getattr(request, "param", 0))
+
+
+@pytest.fixture
+def gateway_at(tmp_path: Path, workers: int) -> Callable[..., object]:
     """`async with gateway_at("media.loss=pass") as gateway`; at the end everything it owned must be back."""
 
     @asynccontextmanager
     async def run(*more: str) -> AsyncIterator[Gateway]:
-        async with Gateway(configuration(tmp_path, *more)) as gateway:
+        async with Gateway(configuration(tmp_path, f"media.workers={workers}", *more)) as gateway:
             yield gateway
         assert gateway.resources() == {"sessions": 0, "ports": 0, "ssrcs": 0, "dialogs": 0, "questions": 0}
 

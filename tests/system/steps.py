@@ -61,9 +61,22 @@ async def online(
         yield camera
 
 
+class Seated:
+    """Looks like a Watch of a stream whose pictures are in another process."""
+
+    def __init__(self, seat: Any) -> None:
+        self.stream = seat.stream
+        self._seat = seat
+
+    async def close(self) -> None:
+        self._seat.leave()
+
+
 async def opened(gateway: Any, key: str = KEY) -> Any:
     """A Watch, or the GatewayError that it ended in."""
     try:
+        if gateway.config.media.workers:
+            return Seated(await gateway.seat(key))
         return await gateway.open(key, protocol="test", viewer="test")
     except GatewayError as error:
         return error

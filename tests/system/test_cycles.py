@@ -298,6 +298,7 @@ async def stay(group: asyncio.TaskGroup, gateway: Any, device_id: str) -> Camera
     return await here
 
 
+@pytest.mark.parametrize("workers", [0, 1], indirect=True)
 async def test_cycles_leave_nothing(gateway_at: GatewayAt) -> None:
     async with gateway_at(*HASTE) as gateway:
         await cycles(gateway, 60, seed=28181)

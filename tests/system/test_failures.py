@@ -18,6 +18,7 @@ from tests.system.conftest import CHANNEL, DEVICE, KEY, PASSWORD, configuration
 from tests.system.steps import all_back, ends, fact, online, opened, playing, plays_on, sending
 
 GatewayAt = Callable[..., Any]
+BOTH = pytest.mark.parametrize("workers", [0, 1], indirect=True)  # media in this process, and in a worker
 OTHER_DEVICE = "34020000001320000002"
 OTHER_KEY = f"{OTHER_DEVICE}-{CHANNEL}"
 
@@ -179,6 +180,7 @@ async def agreed(gateway: Gateway, *, code: str, seconds: float, y: str | None =
 
 
 @pytest.mark.conformance(63)
+@BOTH
 async def test_nothing_is_sent(gateway_at: GatewayAt) -> None:
     async with (
         gateway_at("media.first_packet_seconds=0.5") as gateway,
@@ -243,6 +245,7 @@ def unsupported(stream_type: int) -> Callable[[int], bytes]:
     ],
     ids=["no-parameter-sets", "no-key-frame", "svac", "mpeg4"],
 )
+@BOTH
 async def test_a_program_stream_without_a_picture(
     gateway_at: GatewayAt, make: Callable[[int], bytes], code: str
 ) -> None:
@@ -434,6 +437,7 @@ async def test_frames_of_the_largest_size(gateway_at: GatewayAt) -> None:
             await ends(gateway, camera)
 
 
+@BOTH
 async def test_an_answer_by_udp_to_an_offer_of_tcp_plays(gateway_at: GatewayAt) -> None:
     async with gateway_at("media.transport=tcp-passive") as gateway, online(gateway) as camera, asked(gateway) as task:
         invite = await camera.expect("INVITE")
@@ -482,6 +486,7 @@ async def ended(watch: Any, code: str, seconds: float) -> None:
     assert watch.stream.cause.code == code
 
 
+@BOTH
 async def test_the_camera_says_bye(gateway_at: GatewayAt) -> None:
     async with gateway_at() as gateway, online(gateway) as camera, playing(gateway, camera) as (watch, _, invite):
         camera.send(camera.bye(invite))
@@ -504,6 +509,7 @@ async def test_a_strangers_bye_ends_nothing(gateway_at: GatewayAt) -> None:
 
 
 @pytest.mark.conformance(69)
+@BOTH
 async def test_media_that_stops(gateway_at: GatewayAt) -> None:
     async with (
         gateway_at("media.idle_seconds=0.7") as gateway,
@@ -601,6 +607,7 @@ async def test_another_call_id_after_silence_is_a_restart(gateway_at: GatewayAt)
 # Resources and viewers
 
 
+@BOTH
 async def test_ports_run_out(gateway_at: GatewayAt) -> None:
     async with gateway_at("media.ports=31998-31999") as gateway, online(gateway) as camera:
         async with playing(gateway, camera), online(gateway, OTHER_DEVICE) as other:
@@ -614,6 +621,7 @@ async def test_ports_run_out(gateway_at: GatewayAt) -> None:
 
 
 @pytest.mark.conformance(65)
+@BOTH
 async def test_ten_viewers_at_once_are_one_invite(gateway_at: GatewayAt) -> None:
     async with gateway_at() as gateway, online(gateway) as camera, asyncio.TaskGroup() as group:
         openings = [group.create_task(opened(gateway), name=f"test:open-{n}") for n in range(10)]
@@ -630,6 +638,7 @@ async def test_ten_viewers_at_once_are_one_invite(gateway_at: GatewayAt) -> None
             await ends(gateway, camera)
 
 
+@BOTH
 async def test_the_last_viewer_leaves_a_linger_behind(gateway_at: GatewayAt) -> None:
     async with gateway_at("media.linger_seconds=0.5") as gateway, online(gateway) as camera:  # noqa: SIM117
         async with playing(gateway, camera) as (watch, _, _):
@@ -645,6 +654,7 @@ async def test_the_last_viewer_leaves_a_linger_behind(gateway_at: GatewayAt) -> 
             assert codes(gateway) == []
 
 
+@BOTH
 async def test_a_viewer_that_leaves_before_the_answer(gateway_at: GatewayAt) -> None:
     """Nobody waits any more: the answer still comes, plays into the void for the linger, and is ended."""
     async with gateway_at() as gateway, online(gateway) as camera:
@@ -655,6 +665,7 @@ async def test_a_viewer_that_leaves_before_the_answer(gateway_at: GatewayAt) -> 
             await ends(gateway, camera)
 
 
+@BOTH
 async def test_an_operators_stop_ends_a_pending_invite(gateway_at: GatewayAt) -> None:
     async with gateway_at() as gateway, online(gateway) as camera, asked(gateway) as task:
         invite = await camera.expect("INVITE")
@@ -673,6 +684,7 @@ async def test_an_operators_stop_ends_a_pending_invite(gateway_at: GatewayAt) ->
 # The end of the gateway
 
 
+@BOTH
 async def test_stop_while_streaming_says_bye(gateway_at: GatewayAt) -> None:
     clock = asyncio.get_running_loop().time
     async with gateway_at() as gateway:

@@ -7,6 +7,7 @@ from typing import Any
 
 import aiohttp
 import av
+import pytest
 
 from tests.support import material
 from tests.support.peer import Camera, Text, framed, rtp_packets
@@ -65,6 +66,7 @@ async def read_some(url: str, size: int, seconds: float = 10.0) -> bytes:
     return bytes(data)
 
 
+@pytest.mark.parametrize("workers", [0, 1], indirect=True)
 async def test_flv_carries_the_units_that_the_camera_sent(gateway_at: Callable[..., Any]) -> None:
     pictures = material.pictures(material.elementary_stream("h264"))
     async with gateway_at() as gateway, Camera(DEVICE, server=server_of(gateway)) as camera:

@@ -81,7 +81,12 @@ def assert_run_of(part: list[Any], whole: list[Any], at_least: int) -> None:
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("seconds", LENGTHS)
-@pytest.mark.parametrize("options", [(), ("--quirk", "b-frames")], ids=["plain", "b-frames"])
+@pytest.mark.parametrize(
+    ("options", "workers"),
+    [((), 0), (("--quirk", "b-frames"), 0), ((), 1)],
+    ids=["plain", "b-frames", "worker"],
+    indirect=["workers"],
+)
 async def test_ffmpeg_records_h264_exactly(
     gateway_at: Callable[..., Any], tmp_path: Path, options: tuple[str, ...], seconds: int
 ) -> None:

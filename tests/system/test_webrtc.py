@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 import aiohttp
+import pytest
 
 from tests.support import material
 from tests.support.peer import Camera
@@ -79,6 +80,7 @@ async def watched(gateway: Any) -> AsyncIterator[Scene]:
                 yield Scene(gateway, camera, sender, client, player, gateway.http_url + location)
 
 
+@pytest.mark.parametrize("workers", [0, 1], indirect=True)
 async def test_the_camera_is_seen_and_heard_byte_for_byte(gateway_at: Callable[..., Any]) -> None:
     async with gateway_at() as gateway, watched(gateway) as scene:
         await fact(lambda: len(scene.player.pictures) > 80, "eighty pictures")
@@ -100,6 +102,7 @@ async def test_the_camera_is_seen_and_heard_byte_for_byte(gateway_at: Callable[.
         await all_back(gateway)
 
 
+@pytest.mark.parametrize("workers", [0, 1], indirect=True)
 async def test_a_lost_picture_becomes_an_iframe_command(gateway_at: Callable[..., Any]) -> None:
     async with gateway_at() as gateway, watched(gateway) as scene:
         await fact(lambda: len(scene.player.pictures) > 5, "pictures")
@@ -128,6 +131,7 @@ async def test_a_camera_that_changes_its_resolution_stays_in_the_picture(gateway
         await all_back(gateway)
 
 
+@pytest.mark.parametrize("workers", [0, 1], indirect=True)
 async def test_a_camera_that_falls_silent_ends_the_connection(gateway_at: Callable[..., Any]) -> None:
     async with gateway_at() as gateway, watched(gateway) as scene:
         await fact(lambda: len(scene.player.pictures) > 5, "pictures")

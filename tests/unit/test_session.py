@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal
 
@@ -162,6 +162,9 @@ class World:
 
     def port_counts(self) -> PortCounts:
         return PortCounts()
+
+    def not_ready(self) -> Sequence[str]:
+        return ()
 
     def samples(self) -> Iterable[Sample]:
         return ()
