@@ -18,12 +18,14 @@ from gbgw.base.errors import RequestError
 from gbgw.serve.api import _last_event_id, _paging
 from gbgw.serve.auth import Authority, check_origin
 from gbgw.serve.context import Serving
+from gbgw.serve.directives import Directives
 from gbgw.serve.flv import Wish
 from gbgw.serve.source import StreamKey, TokenRow
 
 KEY = "34020000001320000001-34020000001310000001"
 PARTS: dict[str, Any] = {  # of a request that nobody looks at; made once, mocks are slow
-    **{name: Mock() for name in ("writer", "protocol", "transport", "payload", "loop")},
+    **{name: Mock() for name in ("writer", "transport", "payload", "loop")},
+    "protocol": Mock(is_relayed=False),  # of a caller's own connection, not of control's
     "app": web.Application(),
 }
 
@@ -48,6 +50,13 @@ def status(call: Callable[[], object]) -> int:
     return 200
 
 
+def _directives(request: web.Request) -> Directives:
+    found = Directives.of(request.query)
+    assert found.part is None or found.sequence is not None
+    assert all(number is None or 0 <= number < 10**15 for number in (found.sequence, found.part))
+    return found
+
+
 def check(data: bytes) -> None:
     """Every reader gives a usable value or RequestError, and no token opens anything."""
     lines = data.decode("utf-8", "replace").replace("\r", "").replace("\0", "").split("\n")[:4]
@@ -60,7 +69,7 @@ def check(data: bytes) -> None:
     )
     authority = Authority(_NoTokens(), play_secret=b"f" * 32)
     assert status(lambda: authority.require_play(request, KEY)) in (401, 403)
-    for read in (Wish.of, _last_event_id, _paging):
+    for read in (Wish.of, _last_event_id, _paging, _directives):
         assert status(lambda read=read: read(request)) in (200, 400)  # type: ignore[misc]
     if status(lambda: check_origin(request, ("https://a.example",))) == 200:
         assert "//gate:8080" in origin.lower() or origin == "https://a.example"
