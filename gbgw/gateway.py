@@ -53,12 +53,12 @@ from gbgw.sip.agent import Rebound
 from gbgw.sip.flow import Flow
 from gbgw.store.sqlite import SqliteStore
 from gbgw.watching import Watch, Watching
-from gbgw.worker import shares
+from gbgw.worker import shares, tickets
 from gbgw.worker.base import MediaWorker
 from gbgw.worker.channel import lost
 from gbgw.worker.local import LocalWorker
 from gbgw.worker.pool import WorkerPool
-from gbgw.worker.remote import RemoteWorker
+from gbgw.worker.remote import RemoteIngest, RemoteWorker
 
 ENDED_REMEMBERED: Final = 1_000  # sessions that are over whose cause the API still shows
 FIRST_FRAME_BUCKETS: Final = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
@@ -271,7 +271,9 @@ class Gateway:
             raise
         self._tickets += 1
         self._kept_places[self._tickets] = seat
-        return Passage(self._kept_places, self._tickets, carrier)
+        plays = session.state in (State.PLAYING, State.LINGERING)
+        ingest = session.ingest if plays and isinstance(session.ingest, RemoteIngest) else None
+        return Passage(self._kept_places, self._tickets, carrier, ingest.number if ingest is not None else 0)
 
     def carrier(self, number: int) -> RemoteWorker | None:
         return self._pool.carrier(number) if self._pool is not None else None
@@ -577,19 +579,21 @@ class Gateway:
 
 
 class Passage:
-    """A viewer's way to his stream's worker (serve.relay.Passage)."""
+    """A viewer's way to his stream's worker (serve.relay.Passage). ingest: of a stream that plays; the worker need not
+    ask then."""
 
-    def __init__(self, places: dict[int, Seat], ticket: int, carrier: RemoteWorker) -> None:
-        self.ticket = ticket
+    def __init__(self, places: dict[int, Seat], number: int, carrier: RemoteWorker, ingest: int) -> None:
+        self.ticket = tickets.write(number, ingest)
         self.carrier = carrier
+        self._number = number
         self._places = places
 
     def expire(self) -> None:
-        if self.ticket in self._places:
+        if self._number in self._places:
             asyncio.get_running_loop().call_later(limits.WORKER_TICKET_SECONDS, self.release)
 
     def release(self) -> None:
-        seat = self._places.pop(self.ticket, None)
+        seat = self._places.pop(self._number, None)
         if seat is not None:
             seat.leave()
 

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 REMOTE_HEADER: Final = "X-Gbgw-Remote"  # control to media worker, on connections of its own: the viewer's address
 LOCAL_HEADER: Final = "X-Gbgw-Local"  # and ours, to which he came
-TICKET_HEADER: Final = "X-Gbgw-Ticket"  # and the number under which control keeps his place at the stream
-TICKET: Final = ContextVar("ticket", default=0)  # of the request that is being answered, and what it starts
+TICKET_HEADER: Final = "X-Gbgw-Ticket"  # and the name under which control keeps his place at the stream
+TICKET: Final = ContextVar("ticket", default="")  # of the request that is being answered, and what it starts
 
 
 class _Elsewhere:

@@ -285,7 +285,7 @@ async def _log_access(request: web.Request, handler: Handler) -> web.StreamRespo
     serving = request.app[SERVING]
     serving.spoke.add(request.protocol)
     if serving.play_only:
-        TICKET.set(int(request.headers.get(TICKET_HEADER, "0")))
+        TICKET.set(request.headers.get(TICKET_HEADER, ""))
     if getattr(request.protocol, "is_relayed", False):
         return await handler(request)
     began = time.monotonic()

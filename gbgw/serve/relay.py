@@ -72,7 +72,7 @@ class Passage(Protocol):
     @property
     def carrier(self) -> Carrier: ...
     @property
-    def ticket(self) -> int:
+    def ticket(self) -> str:
         """What his worker shows to control."""
 
     def expire(self) -> None:
@@ -282,7 +282,7 @@ async def _flushed(request: web.Request, transport: asyncio.Transport) -> None:
         raise TransportClosedError("The viewer does not read.", code="viewer_left") from None
 
 
-def _head(request: web.Request, ticket: int) -> bytes:
+def _head(request: web.Request, ticket: str) -> bytes:
     """The request as it came, without a body, which no play URL has a use for."""
     version = request.version
     lines = [
@@ -291,7 +291,7 @@ def _head(request: web.Request, ticket: int) -> bytes:
     for name, value in request.raw_headers:
         if name.lower() not in (b"content-length", b"transfer-encoding", b"expect", _TICKET):
             lines.append(name + b": " + value)
-    lines.append(b"%s: %d" % (_TICKET, ticket))
+    lines.append(_TICKET + b": " + ticket.encode())
     return b"\r\n".join([*lines, b"", b""])
 
 
@@ -299,7 +299,7 @@ def _head(request: web.Request, ticket: int) -> bytes:
 
 
 async def _pass_on(
-    request: web.Request, carrier: Carrier, body: bytes | None = None, ticket: int = 0
+    request: web.Request, carrier: Carrier, body: bytes | None = None, ticket: str = ""
 ) -> web.StreamResponse:
     """body: where it is read already."""
     serving = request.app[SERVING]
@@ -309,7 +309,7 @@ async def _pass_on(
     )
     headers[REMOTE_HEADER] = serving.remote(request)
     headers[LOCAL_HEADER] = serving.local(request)
-    headers[TICKET_HEADER] = str(ticket)
+    headers[TICKET_HEADER] = ticket
     url = URL.build(
         scheme="http",
         host="worker",

@@ -34,7 +34,7 @@ from gbgw.serve.source import AudioChoice, Sample
 from gbgw.serve.viewers import Viewer, Viewers
 from gbgw.serve.webrtc import WebRtc
 from gbgw.watching import Watch, Watching
-from gbgw.worker import protocol
+from gbgw.worker import protocol, tickets
 from gbgw.worker.base import Ingest, IngestFigures
 from gbgw.worker.channel import Channel
 from gbgw.worker.handover import Landing
@@ -245,6 +245,11 @@ class Child:
         """Ask control for a seat, then make of the stream what the viewer wants."""
         return await self._watching.open(_Seat(self, key, TICKET.get()), protocol=protocol, audio=audio, video=video)
 
+    def playing(self, ingest: int) -> Stream | None:
+        found = self._ingests.get(ingest)
+        stream = found.stream if found is not None else None
+        return stream if stream is not None and stream.published and not stream.ended else None
+
     def stream(self, ingest: int) -> Stream:
         found = self._ingests.get(ingest)
         if found is None or found.stream is None:
@@ -347,18 +352,20 @@ class _Ingest:
 class _Seat:
     """One viewer's place, asked of control; watching.Watched."""
 
-    def __init__(self, child: Child, key: str, ticket: int) -> None:
+    def __init__(self, child: Child, key: str, ticket: str) -> None:
         self._child = child
         self._key = key
-        self._ticket = ticket
+        self._ticket, self._ingest = tickets.read(ticket)
         self._number = child.channel.next_number()
-        self._ingest = 0
 
     def viewer_came(self) -> None:
         """Control hears of him when he asks."""
 
     async def playable(self) -> Stream:
         channel = self._child.channel
+        if self._ingest and (stream := self._child.playing(self._ingest)) is not None:
+            channel.send(Sit(self._number, self._key, self._ticket))  # control knows, and sees no reason against it
+            return stream
         answer = await channel.ask(Sit(self._number, self._key, self._ticket, ask=channel.next_number()), Done, None)
         self._ingest = answer.value
         return self._child.stream(self._ingest)

@@ -176,7 +176,10 @@ class Tracks:
 
 @dataclass(frozen=True, slots=True)
 class Sit:
-    """A viewer wants to watch: answered once the stream is playable. ticket: the place that control keeps for him."""
+    """A viewer wants to watch: answered once the stream is playable; without a question he watches already.
+
+    ticket: of the place that control keeps for him, 0 for none.
+    """
 
     seat: int
     key: str

@@ -29,7 +29,7 @@ class SourceWithTickets(FakeSource):
 
     def __init__(self) -> None:
         super().__init__({KEY: Camera()})
-        self.tickets: list[int] = []
+        self.tickets: list[str] = []
 
     async def open(self, key: str, **how: Any) -> Any:
         self.tickets.append(TICKET.get())
@@ -47,7 +47,7 @@ class Way:
     gone: bool = False
     failure: Exception | None = None
     number: int = 3
-    ticket: int = 77
+    ticket: str = "77.5"
     __hash__ = object.__hash__
 
     async def hand_over(self, connection: socket.socket, head: bytes) -> None:
@@ -148,7 +148,7 @@ async def test_an_endless_answer_is_the_workers(container: str, caplog: pytest.L
                 (viewer,) = it.back.viewers
                 assert (viewer.remote, viewer.id) == ("127.0.0.1", answer.headers["X-Gbgw-Viewer"])
             await until(lambda: it.source.watching == 0)
-        assert it.source.tickets == [77], "what a viewer says of himself is not believed"
+        assert it.source.tickets == ["77.5"], "what a viewer says of himself is not believed"
         assert (it.way.expired, it.way.released) == (1, 0)
         assert it.front.tally["http.status_2xx"] == 0, "who answers counts and logs"
         assert it.back.tally["http.status_2xx"] == 1
@@ -222,7 +222,7 @@ async def test_playlists_and_segments_pass_control(caplog: pytest.LogCaptureFixt
                 assert answer.headers["Cache-Control"] == "no-store"
         (viewer,) = it.back.viewers
         assert viewer.remote == "127.0.0.1"
-        assert it.source.tickets == [77], "also in the task that opens the output"
+        assert it.source.tickets == ["77.5"], "also in the task that opens the output"
         assert (it.way.released, it.way.expired) == (1, 0)
         assert (it.front.tally["http.status_2xx"], it.back.tally["http.status_2xx"]) == (1, 0)
         media = next(line for line in text.splitlines() if line.endswith("/media.m3u8"))

@@ -12,6 +12,7 @@ from gbgw.base.codec import H264, PCMA
 from gbgw.base.errors import GatewayError, LocalError, MediaError, RequestError
 from gbgw.media.track import Track
 from gbgw.serve.source import Sample
+from gbgw.worker import tickets
 from gbgw.worker.base import IngestFigures, IngestSpec
 from gbgw.worker.protocol import (
     Answered,
@@ -104,6 +105,12 @@ def test_a_message_beyond_the_limit_is_not_sent(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(limits, "WORKER_MESSAGE_BYTES", 100)
     with pytest.raises(ProtocolError):
         encode(Start(1, "x" * 200))
+
+
+def test_tickets() -> None:
+    assert tickets.read(tickets.write(77, 5)) == (77, 5)
+    assert tickets.read(tickets.write(77)) == (77, 0)
+    assert tickets.read("") == (0, 0)
 
 
 KINDS = sorted(
