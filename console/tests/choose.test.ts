@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import type { Track } from "../src/api/types";
-import { type Abilities, maybeOtherwise, plan } from "../src/player/choose";
+import { type Abilities, DeadEnds, maybeOtherwise, plan } from "../src/player/choose";
 
 const track = (kind: "video" | "audio", codec: string, rfc6381: string, more: Partial<Track> = {}): Track => ({
   kind, codec, rfc6381, width: 0, height: 0, sample_rate: 0, channels: 0, frame_rate: null, ...more,
@@ -24,6 +24,19 @@ const short = (attempts: ReturnType<typeof plan>): string[] =>
 describe("plan", () => {
   it("prefers WebRTC for H.264 with G.711, and knows what to fall back to", () => {
     expect(short(plan("auto", [H264, PCMA], abilities()))).toEqual(["webrtc", "ws-flv", "hls", "flv"]);
+  });
+  it("comes back last to what found no way, and forgets that after five minutes", () => {
+    const deadEnds = new DeadEnds();
+    deadEnds.note("webrtc", "player_connection", 1_000);
+    deadEnds.note("hls", "busy", 1_000);
+    const order = (now: number): string[] =>
+      short(plan("auto", [H264, PCMA], abilities(), (protocol) => deadEnds.has(protocol, now)));
+    expect(order(2_000)).toEqual(["ws-flv", "hls", "flv", "webrtc"]);
+    expect(order(301_000)).toEqual(["webrtc", "ws-flv", "hls", "flv"]);
+    expect(short(plan("webrtc", [H264], abilities(), () => true))).toEqual(["webrtc"]);
+    deadEnds.note("ws-flv", "player_timeout", 302_000);
+    deadEnds.forget("ws-flv");
+    expect(deadEnds.has("ws-flv", 302_000)).toBe(false);
   });
   it("does not lose the sound to WebRTC while something else carries it", () => {
     const attempts = plan("auto", [H264, AAC], abilities());

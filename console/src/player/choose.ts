@@ -53,9 +53,15 @@ function mediaSource(): { isTypeSupported(type: string): boolean } | null {
  *
  * Auto prefers WebRTC (least delay), then FLV over WebSocket, then HLS, then plain FLV; but a protocol that would lose
  * the sound or need a transcode comes after those that do not. The gateway's WebRTC carries H.264 without B-frames and
- * G.711; its FLV and HLS carry H.264, H.265 and AAC (G.711 becomes AAC on demand).
+ * G.711; its FLV and HLS carry H.264, H.265 and AAC (G.711 becomes AAC on demand). What found no way a while ago comes
+ * last: where no UDP passes, only the first picture waits for WebRTC to give up.
  */
-export function plan(choice: Choice, tracks: readonly Track[], can: Abilities): Attempt[] {
+export function plan(
+  choice: Choice,
+  tracks: readonly Track[],
+  can: Abilities,
+  isDeadEnd: (protocol: Protocol) => boolean = () => false,
+): Attempt[] {
   if (choice !== "auto") {
     const attempt = attemptBy(choice, tracks, can);
     return attempt ? [attempt] : [];
@@ -64,9 +70,29 @@ export function plan(choice: Choice, tracks: readonly Track[], can: Abilities): 
   return order
     .map((protocol) => attemptBy(protocol, tracks, can))
     .filter((attempt) => attempt !== null)
-    .map((attempt, rank) => ({ attempt, cost: rank + (attempt.transcode ? 100 : 0) + penalty(attempt) }))
+    .map((attempt, rank) => ({ attempt, cost: rank + (attempt.transcode ? 100 : 0) + penalty(attempt) + (isDeadEnd(attempt.protocol) ? 1000 : 0) }))
     .sort((a, b) => a.cost - b.cost)
     .map(({ attempt }) => attempt);
+}
+
+const DEAD_END_MS = 300_000; // by then the network may be another one
+
+/** Protocols by which no picture came although the gateway was willing. */
+export class DeadEnds {
+  private readonly since = new Map<Protocol, number>();
+
+  note(protocol: Protocol, code: string, now: number): void {
+    if (code === "player_connection" || code === "player_timeout") this.since.set(protocol, now);
+  }
+
+  forget(protocol: Protocol): void {
+    this.since.delete(protocol);
+  }
+
+  has(protocol: Protocol, now: number): boolean {
+    const since = this.since.get(protocol);
+    return since !== undefined && now - since < DEAD_END_MS;
+  }
 }
 
 function penalty(attempt: Attempt): number {

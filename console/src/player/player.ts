@@ -3,7 +3,7 @@ import { type Api, ApiError, errorOf, isAbort, toApiError } from "../api/client"
 import type { PlayToken, Track } from "../api/types";
 import { Store, settings } from "../store";
 import { againAfter } from "./again";
-import { type Attempt, type Choice, CHOICES, type Note, type Protocol, askBrowser, maybeOtherwise, plan } from "./choose";
+import { type Attempt, type Choice, CHOICES, DeadEnds, type Note, type Protocol, askBrowser, maybeOtherwise, plan } from "./choose";
 import type { Engine, EngineContext, Losses } from "./engine";
 import { FlvEngine } from "./flv";
 import { HlsEngine } from "./hls";
@@ -54,6 +54,7 @@ const STEADY_MS = 20_000; // a picture that held this long begins a new row of r
 export class Player {
   readonly state: Store<PlayerState>;
   private readonly can = askBrowser();
+  private readonly deadEnds = new DeadEnds();
   private run: Run | null = null;
   private tries = 0;
   private countdown = 0;
@@ -97,7 +98,7 @@ export class Player {
       key, phase: "opening", protocol: null, notes: [], tracks: [], error: null, againIn: null, firstPictureMs: null,
       stalled: false, paused: false, figures: NO_FIGURES,
     });
-    const run = new Run(this.api, this.video, this.state, this.can, key, (error, playedMs) => this.broke(error, playedMs));
+    const run = new Run(this.api, this.video, this.state, this.can, this.deadEnds, key, (error, playedMs) => this.broke(error, playedMs));
     this.run = run;
     void run.go();
   }
@@ -199,6 +200,7 @@ class Run {
     private readonly video: HTMLVideoElement,
     private readonly state: Store<PlayerState>,
     private readonly can: ReturnType<typeof askBrowser>,
+    private readonly deadEnds: DeadEnds,
     private readonly key: string,
     private readonly onBroke: (error: ApiError, playedMs: number) => void,
   ) {}
@@ -211,7 +213,7 @@ class Run {
       ]);
       const tracks = running ?? (await this.startAndAsk(token));
       this.show({ tracks });
-      const attempts = plan(this.state.get().choice, tracks, this.can);
+      const attempts = plan(this.state.get().choice, tracks, this.can, (protocol) => this.deadEnds.has(protocol, performance.now()));
       if (attempts.length === 0) throw new ApiError(0, "player_cannot_decode", codecsOf(tracks));
       await this.tryAll(attempts, token);
     } catch (error) {
@@ -294,12 +296,14 @@ class Run {
     for (const [index, attempt] of attempts.entries()) {
       try {
         await this.tryOne(attempt, token);
+        this.deadEnds.forget(attempt.protocol);
         return;
       } catch (error) {
         this.engine?.stop();
         this.engine = null;
         clearInterval(this.ticker);
         const known = toApiError(error);
+        if (!this.stopped && !isAbort(error)) this.deadEnds.note(attempt.protocol, known.code, performance.now());
         if (this.stopped || isAbort(error) || index === attempts.length - 1 || !maybeOtherwise(known.code)) throw error;
       }
     }
