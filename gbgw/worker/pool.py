@@ -26,6 +26,7 @@ from gbgw.worker.remote import Desk, RemoteWorker
 
 BACKOFF_SECONDS: Final = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)  # before the next start; from the front after a while
 BACKOFF_FORGIVEN_SECONDS: Final = 60.0
+LOOK_AGAIN_SECONDS: Final = 1.0
 
 
 class WorkerPool:
@@ -311,16 +312,25 @@ class _Slot:
         self._pool.announce()
 
     async def _watch(self, worker: RemoteWorker) -> None:
-        """Return when it is lost, when it hangs, or when the pool stops."""
+        """Return when it is lost, when it hangs, or when the pool stops.
+
+        It hangs when it was silent for too long and still is a second later: after a pause of this very process its
+        reports are there, but not read yet.
+        """
         clock = asyncio.get_running_loop().time
+        looked = None  # at this silence already
         while not self._wake.is_set():
+            due = worker.heard_at + limits.WORKER_STUCK_SECONDS
             try:
-                async with asyncio.timeout_at(worker.heard_at + limits.WORKER_STUCK_SECONDS):
+                async with asyncio.timeout_at(due if looked != worker.heard_at else clock() + LOOK_AGAIN_SECONDS):
                     await self._wake.wait()
             except TimeoutError:
-                if clock() - worker.heard_at >= limits.WORKER_STUCK_SECONDS:
+                if clock() < worker.heard_at + limits.WORKER_STUCK_SECONDS:
+                    continue
+                if looked == worker.heard_at:
                     self._pool._tally.add("worker.stuck", detail=str(self.number), now=clock())
                     worker.lose(f"it said nothing for {limits.WORKER_STUCK_SECONDS:g} s")
+                looked = worker.heard_at
 
     async def _bury(self, process: WorkerProcess, worker: RemoteWorker) -> None:
         """End the process if it has not ended, and give back what control held for it."""

@@ -86,7 +86,9 @@ class WorkerProcess:
 
 
 def _environment() -> dict[str, str]:
-    """An environment in which the child finds this very package, installed or not."""
+    """An environment in which the child finds this very package, installed or not; without settings, which it is told,
+    and the secrets among them."""
     root = str(Path(__file__).resolve().parents[2])
     found = os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{found}" if found else root}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GBGW_") or name == "GBGW_STRICT"}
+    return {**kept, "PYTHONPATH": f"{root}{os.pathsep}{found}" if found else root}

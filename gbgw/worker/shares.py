@@ -48,6 +48,7 @@ def divide(config: Config, workers: int) -> list[Config]:
     return [
         config.model_copy(
             update={
+                "sip": config.sip.model_copy(update={"password": ""}),  # none of a worker's business
                 "media": config.media.model_copy(update={"ports": media[number], "workers": 0}),
                 "webrtc": config.webrtc.model_copy(update={"ports": webrtc[number]}),
             }

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from gbgw.base.config import Config, MediaConfig, WebRtcConfig, cpu_list, port_range
+from gbgw.base.config import Config, MediaConfig, SipConfig, WebRtcConfig, cpu_list, port_range
 from gbgw.base.errors import ConfigError
 from gbgw.net.media import PortPool
 from gbgw.worker import shares
@@ -35,6 +35,11 @@ def test_parts_are_disjoint_and_the_whole(first: int, size: int, workers: int, e
         assert len(set().union(*sets)) == sum(map(len, sets))
     assert set().union(*udp) == set(port_range(webrtc))
     assert all(part.media.workers == 0 for part in parts)
+
+
+def test_secrets_stay_with_control() -> None:
+    made = Config(sip=SipConfig(password="hush"))
+    assert [part.sip.password for part in shares.divide(made, 2)] == ["", ""]
 
 
 def test_one_media_port_is_for_one_worker() -> None:
