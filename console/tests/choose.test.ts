@@ -45,6 +45,9 @@ describe("plan", () => {
   });
   it("plays H.265 untouched where the browser decodes it", () => {
     expect(short(plan("auto", [H265, PCMA], withH265))).toEqual(["ws-flv", "hls", "flv", "webrtc+h264"]);
+    const all = { ...withH265, webrtcVideo: new Set(["h264", "h265"]) };
+    expect(short(plan("auto", [H265, PCMA], all))).toEqual(["webrtc", "ws-flv", "hls", "flv"]);
+    expect(short(plan("webrtc", [{ ...H265, reorder_depth: 2 }], all))).toEqual(["webrtc+h264"]);
   });
   it("asks for H.264 where it does not, and says so", () => {
     const attempts = plan("auto", [H265, PCMA], abilities());

@@ -1,5 +1,5 @@
 """SDP of WHEP, sans-IO: what an offer asks for, the plain offer that aiortc is given in its place, and our answer
-(RFC 8829, RFC 8843, RFC 6184, draft-ietf-wish-whep).
+(RFC 8829, RFC 8843, RFC 6184, RFC 7798, draft-ietf-wish-whep).
 
 Offers come from anywhere. Only what is read here and checked letter by letter reaches aiortc: at most one video and
 one audio line; every other line is refused in the answer with port 0.
@@ -28,6 +28,8 @@ _RTPMAP: Final = re.compile(r"(\d{1,3}) +([0-9A-Za-z-]{1,32})/(\d{1,6})(?:/(\d))
 _FMTP: Final = re.compile(r"(\d{1,3}) +(.{1,1024})")
 _FEEDBACK: Final = re.compile(r"(\d{1,3}|\*) +([0-9a-z-]{1,16}(?: [0-9a-z-]{1,16})?)")
 _EXTENSION: Final = re.compile(r"(\d{1,2})(?:/[a-z]{1,8})? +([!-~]{1,128})(?: .*)?")
+_H265_PARAMETERS: Final = {"level-id": "93", "profile-id": "1", "tier-flag": "0", "tx-mode": "SRST"}  # RFC 7798 7.1
+_NUMBER: Final = re.compile(r"\d{1,3}")
 _LEVEL: Final = re.compile(r"[0-9A-Fa-f]{6}")
 _CANDIDATE: Final = re.compile(
     r"(?:candidate:)?([0-9a-z+/]{1,32}) 1 udp (\d{1,10}) ([0-9a-f.:]{2,45}) (\d{1,5}) typ (host|srflx|relay)(?: .*)?",
@@ -37,6 +39,7 @@ _DIRECTIONS: Final = ("sendrecv", "sendonly", "recvonly", "inactive")
 _RTCP_CONFLICT: Final = range(64, 96)  # payload types that read as RTCP once muxed (RFC 5761 section 4)
 
 Law = Literal["PCMA", "PCMU"]
+Video = Literal["H264", "H265"]
 _STATIC: Final[dict[int, Law]] = {0: "PCMU", 8: "PCMA"}  # RFC 3551 table 4
 
 
@@ -55,7 +58,8 @@ class Format:
     """One payload type of an offer that we can send.
 
     profile: profile-level-id as offered, "" when there is none; mode: packetization-mode, None when there is none;
-    repair: payload type of its retransmission (RFC 4588).
+    repair: payload type of its retransmission (RFC 4588). video, h265: the codec of a video line, and of H.265 the
+    parameters as offered.
     """
 
     payload_type: int
@@ -63,10 +67,14 @@ class Format:
     mode: int | None = None
     feedback: tuple[str, ...] = ()
     repair: int | None = None
+    video: Video = "H264"
+    h265: tuple[tuple[str, str], ...] = ()
 
     @property
     def parameters(self) -> dict[str, str]:
-        """Of the answer: the offered profile and mode, at any level (RFC 6184 section 8.2.2)."""
+        """Of the answer: the offered profile and mode, at any level (RFC 6184 section 8.2.2); of H.265 as offered."""
+        if self.video == "H265":
+            return dict(self.h265)
         if not self.profile or self.mode is None:
             return {}
         return {
@@ -140,6 +148,20 @@ class Line:
                     self._repair(number),
                 )
             )
+        return found
+
+    def h265(self) -> list[Format]:
+        """Payload types of H.265 in the order of the offer, whatever their profile, each a single stream."""
+        found = []
+        for number in self.payload_types():
+            name, clock, _ = self.names.get(number, ("", 0, 0))
+            if (name, clock) != ("H265", 90_000):
+                continue
+            offered = self.parameters.get(number, {})
+            told = tuple((key, offered.get(key, default)) for key, default in _H265_PARAMETERS.items())
+            if told[-1][1].upper() == "SRST" and all(_NUMBER.fullmatch(value) for _, value in told[:-1]):
+                repair = self._repair(number)
+                found.append(Format(number, "", None, self._feedback(number), repair, "H265", told))
         return found
 
     def g711(self) -> dict[Law, Format]:
@@ -303,13 +325,15 @@ def fragment(text: str) -> tuple[str, str, list[Candidate]]:
     return ufrag, mid, found
 
 
-def choose(offer: Offer, *, profile: int | None, law: Law, stream: str | None = None) -> tuple[Served, ...]:
-    """Pick the lines to serve, in the order of the offer: the first video line that takes H.264, the first audio line
+def choose(
+    offer: Offer, *, profile: int | None, law: Law, video: Video = "H264", stream: str | None = None
+) -> tuple[Served, ...]:
+    """Pick the lines to serve, in the order of the offer: the first video line that takes `video`, the first audio line
     that takes G.711, preferably in `law`.
 
     profile: profile_idc of the camera's stream, to prefer the payload type that names it; None where there is no video.
-    Raises RequestError: 406 `no_codec_fits` when a video line wants pictures but takes no H.264 of ours, or nothing
-    fits; 400 `sdp_offer_invalid` when the line that fits lacks its ICE or DTLS part.
+    Raises RequestError: 406 `no_codec_fits` when a video line wants pictures but takes none of ours, or nothing fits;
+    400 `sdp_offer_invalid` when the line that fits lacks its ICE or DTLS part.
     """
     found: dict[str, Served] = {}
     wants_video = False
@@ -320,9 +344,9 @@ def choose(offer: Offer, *, profile: int | None, law: Law, stream: str | None = 
             continue
         wants_video = wants_video or line.kind == "video"
         if line.kind == "video":
-            formats = line.h264()
-            picked = _pick_h264(formats, profile)
-            is_crippled = is_crippled or (picked is None and bool(formats))
+            formats = line.h264() if video == "H264" else line.h265()
+            picked = _pick_h264(formats, profile) if video == "H264" else _pick_h265(formats, profile)
+            is_crippled = is_crippled or (video == "H264" and picked is None and bool(formats))
             chosen: tuple[Format, Law | None] | None = None if picked is None else (picked, None)
         else:
             laws = line.g711()
@@ -341,10 +365,14 @@ def choose(offer: Offer, *, profile: int | None, law: Law, stream: str | None = 
         raise RequestError(
             "The offer takes H.264 only as single packets, which cannot carry a camera's pictures."
             if is_crippled
-            else "The offer has no codec in common with the stream.",
+            else "The offer has no codec in common with the stream."
+            if video == "H264"
+            else "The stream is H.265, which this viewer does not offer to take.",
             status=406,
             code="no_codec_fits",
-            remedy="Offer H.264 with packetization-mode=1 to receive, and PCMA or PCMU.",
+            remedy="Offer H.264 with packetization-mode=1 to receive, and PCMA or PCMU."
+            if video == "H264"
+            else "Ask with ?video=h264 where media.transcode allows it, or play by FLV or HLS.",
             stream=stream,
         )
     return tuple(served for served in found.values())
@@ -363,6 +391,13 @@ def _pick_h264(formats: Sequence[Format], profile: int | None) -> Format | None:
         return offered != profile, not one.profile.startswith("42e0")
 
     return min(usable, key=rank, default=None)
+
+
+def _pick_h265(formats: Sequence[Format], profile: int | None) -> Format | None:
+    """The camera's general_profile_idc, or one that decodes it: Main 10 takes Main as well (H.265 section A.3.3)."""
+    fits = {1: ("1", "2")}.get(profile or 0, (str(profile),)) if profile is not None else None
+    usable = [one for one in formats if fits is None or dict(one.h265)["profile-id"] in fits]
+    return min(usable, key=lambda one: dict(one.h265)["profile-id"] != str(profile), default=None)
 
 
 def _transport(offer: Offer, line: Line) -> tuple[Transport | None, str]:

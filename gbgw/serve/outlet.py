@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, Protocol
 from gbgw._webrtc import Payloads
 from gbgw.base import limits
 from gbgw.base.access_unit import AccessUnit
-from gbgw.base.codec import H264, PCMA, PCMU
+from gbgw.base.codec import H264, H265, PCMA, PCMU
 from gbgw.base.errors import GatewayError
 from gbgw.base.tally import Tally
 from gbgw.base.ticks import HZ
@@ -119,7 +119,9 @@ class Outlet:
         tally: Tally,
         end: Callable[[str], None],
     ) -> None:
+        served = tuple(served)
         kinds = {one.line.kind for one in served}
+        self._codec = H265 if any(one.law is None and one.format.video == "H265" for one in served) else H264
         self.law: Law | None = next((one.law for one in served if one.law is not None), None)
         self.video = video
         self.audio = audio
@@ -190,15 +192,15 @@ class Outlet:
 
     def on_tracks(self, tracks: tuple[Track, ...], generation: int) -> None:
         video = next((track for track in tracks if track.is_video), None)
-        if self._has_video and video is not None and (video.codec is not H264 or video.reorder_depth > 0):
-            what = "B-frames" if video.codec is H264 else video.codec.name
+        if self._has_video and video is not None and (video.codec is not self._codec or video.reorder_depth > 0):
+            what = "B-frames" if video.codec is self._codec else video.codec.name
             self._end(f"the stream changed to {what}, which WebRTC cannot carry")
 
     def on_unit(self, unit: AccessUnit, track: Track) -> None:
         if self._cached is not None:
             self._cached.append((unit, track))
         elif track.is_video:
-            if self._has_video and track.codec is H264 and unit.pts is not None:
+            if self._has_video and track.codec is self._codec and unit.pts is not None:
                 self._put_picture(unit, track, unit.pts, is_paced=False)
         elif self.law is not None and unit.pts is not None and track.codec in (PCMA, PCMU):
             self._put_sound(unit, track, unit.pts)

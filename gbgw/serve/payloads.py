@@ -1,4 +1,4 @@
-"""Access units into RTP payloads, sans-IO: H.264 (RFC 6184), G.711 (RFC 3551)."""
+"""Access units into RTP payloads, sans-IO: H.264 (RFC 6184), H.265 (RFC 7798), G.711 (RFC 3551)."""
 
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -6,6 +6,7 @@ from typing import Final
 from gbgw._webrtc import Payloads
 from gbgw.base import limits
 from gbgw.base.access_unit import AccessUnit
+from gbgw.base.codec import H265
 from gbgw.media import params
 from gbgw.media.track import Track
 from gbgw.serve.offer import Law
@@ -18,6 +19,12 @@ NAL_TYPE: Final = 0x1F
 NAL_REF_IDC: Final = 0x60
 NAL_FORBIDDEN: Final = 0x80
 _UNSENT: Final = frozenset((9, 10, 11, 12))  # delimiter, ends of sequence and stream, filler: nothing for a viewer
+H265_AP: Final = 48
+H265_FU: Final = 49
+H265_TYPE: Final = 0x7E  # of the first byte, above the highest bit of the layer
+_H265_UNSENT: Final = frozenset((35, 36, 37, 38))  # the same four
+_H264_SETS: Final = frozenset((params.H264_SPS, params.H264_PPS))
+_H265_SETS: Final = frozenset((params.H265_VPS, params.H265_SPS, params.H265_PPS))
 
 
 class Packer:
@@ -31,10 +38,11 @@ class Packer:
         self._sounds: dict[Law, tuple[Payloads, ...]] = {}
 
     def picture(self, unit: AccessUnit, track: Track) -> Payloads:
-        """Payloads of one H.264 picture; none when it has no NAL unit that may travel. A key frame has its parameter
-        sets in front, the track's where the unit brought none."""
+        """Payloads of one H.264 or H.265 picture; none when it has no NAL unit that may travel. A key frame
+        has its parameter sets in front, the track's where the unit brought none."""
         if unit is not self._unit or track is not self._track:
-            self._payloads = Payloads(h264(_complete(unit, track)))
+            nals = _complete(unit, track)
+            self._payloads = Payloads(h265(nals) if track.codec is H265 else h264(nals))
             self._unit, self._track = unit, track
         return self._payloads
 
@@ -54,7 +62,11 @@ class Packer:
 
 def _complete(unit: AccessUnit, track: Track) -> Iterable[bytes | memoryview]:
     nals: list[bytes | memoryview] = list(params.nal_units(unit))
-    if nals and unit.is_keyframe and not {params.H264_SPS, params.H264_PPS} <= {nal[0] & NAL_TYPE for nal in nals}:
+    if track.codec is H265:
+        is_whole = {(nal[0] & H265_TYPE) >> 1 for nal in nals if nal} >= _H265_SETS
+    else:
+        is_whole = {nal[0] & NAL_TYPE for nal in nals if nal} >= _H264_SETS
+    if nals and unit.is_keyframe and not is_whole:
         return [*track.parameter_sets, *nals]  # what the unit has of them is in the track's
     return nals
 
@@ -101,6 +113,51 @@ def _apart(nal: bytes | memoryview) -> list[bytes]:
     return [
         bytes((indicator, kind | (FU_START if at == 1 else 0) | (FU_END if at == cuts[-1] else 0)))
         + nal[at : at + size]
+        for at in cuts
+    ]
+
+
+def h265(nals: Iterable[bytes | memoryview]) -> list[bytes]:
+    """The same by RFC 7798: aggregation packets (section 4.4.2) and fragmentation units (section 4.4.3), without
+    decoding order numbers, since one stream is sent in decoding order (sprop-max-don-diff is 0)."""
+    found: list[bytes] = []
+    small: list[bytes | memoryview] = []
+    size = 2
+    for nal in nals:
+        kind = (nal[0] & H265_TYPE) >> 1 if len(nal) > 2 else H265_AP
+        if kind >= H265_AP or kind in _H265_UNSENT:
+            continue
+        if size + 2 + len(nal) > limits.RTP_PAYLOAD_BYTES:
+            found += _together_h265(small)
+            small, size = [], 2
+        if len(nal) > limits.RTP_PAYLOAD_BYTES:
+            found += _apart_h265(nal)
+        else:
+            small.append(nal)
+            size += 2 + len(nal)
+    return found + _together_h265(small)
+
+
+def _together_h265(nals: Sequence[bytes | memoryview]) -> list[bytes]:
+    if len(nals) < 2:
+        return [bytes(nal) for nal in nals]
+    forbidden = max(nal[0] & NAL_FORBIDDEN for nal in nals)
+    layer = min((nal[0] & 1) << 5 | nal[1] >> 3 for nal in nals)
+    temporal = min(nal[1] & 7 for nal in nals)
+    parts = [bytes((forbidden | H265_AP << 1 | layer >> 5, (layer & 0x1F) << 3 | temporal))]
+    for nal in nals:
+        parts += [len(nal).to_bytes(2, "big"), bytes(nal)]
+    return [b"".join(parts)]
+
+
+def _apart_h265(nal: bytes | memoryview) -> list[bytes]:
+    head = bytes((nal[0] & ~H265_TYPE & 0xFF | H265_FU << 1, nal[1]))
+    kind = (nal[0] & H265_TYPE) >> 1
+    count = -(-(len(nal) - 2) // (limits.RTP_PAYLOAD_BYTES - 3))
+    cuts = range(2, len(nal), -(-(len(nal) - 2) // count))
+    size = cuts.step
+    return [
+        head + bytes((kind | (FU_START if at == 2 else 0) | (FU_END if at == cuts[-1] else 0),)) + nal[at : at + size]
         for at in cuts
     ]
 

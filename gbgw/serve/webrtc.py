@@ -1,11 +1,11 @@
-"""WebRTC play on aiortc: H.264 and G.711 passed through, addresses and ports of our own choosing (architecture
+"""WebRTC play on aiortc: H.264, H.265 and G.711 passed through, addresses and ports of our own choosing (architecture
 decision 4).
 
 aiortc and aioice make ICE, DTLS and the keys; what leaves is chosen by serve.outlet and sent by serve.lane, or by
 aiortc's own sender where `webrtc.sender` says so. The only file that touches internals of aiortc, aioice and pylibsrtp:
 each place goes through `_internal` or `_replace`, which name the version when it has changed, and is held by a test.
-Offers are read by serve.offer; aiortc sees none of their text. Leaves out: H.265 and AAC (refused, or asked for as
-`?video=h264`), TURN towards viewers behind symmetric NAT.
+Offers are read by serve.offer; aiortc sees none of their text. Leaves out: H.265 for viewers that do not offer it
+(refused, or asked for as `?video=h264`), AAC, TURN towards viewers behind symmetric NAT.
 """
 
 import asyncio
@@ -42,12 +42,13 @@ from aiortc.sdp import candidate_from_sdp
 from gbgw import _webrtc
 from gbgw._webrtc import Batch, Sender
 from gbgw.base import limits
-from gbgw.base.codec import H264, PCMA, PCMU
+from gbgw.base.codec import H264, H265, PCMA, PCMU
 from gbgw.base.config import WebRtcConfig, port_range
 from gbgw.base.errors import LocalError, RequestError
 from gbgw.base.strict import is_strict
 from gbgw.base.tally import Tally
 from gbgw.base.ticks import HZ
+from gbgw.media import params
 from gbgw.media.hub import Stream
 from gbgw.media.track import Track
 from gbgw.observe import log
@@ -174,7 +175,13 @@ class WebRtc:
                 remedy="Use a full ICE agent, or give webrtc.ports a range.",
                 stream=request.key,
             )
-        served = sdp.choose(offer, profile=_profile(viewing.stream), law=_law(viewing.stream), stream=request.key)
+        served = sdp.choose(
+            offer,
+            profile=_profile(viewing.stream),
+            law=_law(viewing.stream),
+            video="H265" if viewing.stream.video is not None and viewing.stream.video.codec is H265 else "H264",
+            stream=request.key,
+        )
         _check_served(viewing.stream, served)
         session = _Session(self, self._mark + secrets.token_urlsafe(24), viewing, request, offer)
         try:
@@ -281,9 +288,9 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
 
 def _check_playable(stream: Stream) -> None:
     video = stream.video
-    if video is not None and video.codec is not H264:
+    if video is not None and video.codec not in (H264, H265):
         raise RequestError(
-            f"The stream is {video.codec.name}, which WebRTC in browsers cannot be relied on to play.",
+            f"The stream is {video.codec.name}, which no browser plays by WebRTC.",
             status=406,
             code="no_codec_fits",
             remedy="Ask with ?video=h264 where media.transcode allows it, or play by FLV or HLS.",
@@ -329,9 +336,12 @@ def _law(stream: Stream) -> Law:
 
 
 def _profile(stream: Stream) -> int | None:
-    """profile_idc of the camera's SPS."""
+    """profile_idc of the camera's SPS, of H.265 general_profile_idc (H.265 section 7.3.3)."""
     for nal in stream.video.parameter_sets if stream.video is not None else ():
-        if len(nal) > 1 and nal[0] & payloads.NAL_TYPE == 7:
+        if stream.video is not None and stream.video.codec is H265:
+            if len(nal) > 3 and (nal[0] & payloads.H265_TYPE) >> 1 == params.H265_SPS:
+                return nal[3] & 0x1F
+        elif len(nal) > 1 and nal[0] & payloads.NAL_TYPE == 7:
             return nal[1]
     return None
 
@@ -494,6 +504,8 @@ class _Session:
             assert transceiver.mid == one.line.mid
             _replace(transceiver, "_codecs", list(_codecs(one)))
             transceiver.direction = "sendonly"
+            # what no aiortc receiver of ours is asked for: 1,000 objects to estimate what the viewer might send
+            _replace(transceiver.receiver, "_RTCRtpReceiver__remote_bitrate_estimator", None)
             lane = lanes[one.line.kind]
             if isinstance(lane, NativeLane):
                 assert self._owner.native is not None
@@ -884,7 +896,7 @@ def _codecs(one: sdp.Served) -> Iterable[RTCRtpCodecParameters]:
         return
     feedback = [kind.partition(" ") for kind in one.format.feedback]
     yield RTCRtpCodecParameters(
-        "video/H264",
+        f"video/{one.format.video}",
         clockRate=HZ,
         payloadType=number,
         rtcpFeedback=[RTCRtcpFeedback(type=kind, parameter=more or None) for kind, _, more in feedback],

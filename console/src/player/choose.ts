@@ -52,9 +52,10 @@ function mediaSource(): { isTypeSupported(type: string): boolean } | null {
  * How to play `tracks`, best attempt first; empty when this browser cannot play them at all.
  *
  * Auto prefers WebRTC (least delay), then FLV over WebSocket, then HLS, then plain FLV; but a protocol that would lose
- * the sound or need a transcode comes after those that do not. The gateway's WebRTC carries H.264 without B-frames and
- * G.711; its FLV and HLS carry H.264, H.265 and AAC (G.711 becomes AAC on demand). What found no way a while ago comes
- * last: where no UDP passes, only the first picture waits for WebRTC to give up.
+ * the sound or need a transcode comes after those that do not. The gateway's WebRTC carries H.264 and, where the browser
+ * takes it, H.265, both without B-frames, and G.711; its FLV and HLS carry H.264, H.265 and AAC (G.711 becomes AAC on
+ * demand). What found no way a while ago comes last: where no UDP passes, only the first picture waits for WebRTC to
+ * give up.
  */
 export function plan(
   choice: Choice,
@@ -106,11 +107,12 @@ function attemptBy(protocol: Protocol, tracks: readonly Track[], can: Abilities)
   let transcode = false;
   if (protocol === "webrtc") {
     if (video) {
-      if (!can.webrtcVideo.has("h264")) return null;
-      if (video.codec !== "H264") {
+      const isPlain = (video.reorder_depth ?? 0) === 0;
+      if (video.codec !== "H264" && !(video.codec === "H265" && isPlain && can.webrtcVideo.has("h265"))) {
+        if (!can.webrtcVideo.has("h264")) return null;
         transcode = true;
         notes.push("transcoded");
-      } else if ((video.reorder_depth ?? 0) > 0) {
+      } else if (!isPlain || !can.webrtcVideo.has(video.codec.toLowerCase())) {
         return null;
       }
     }

@@ -338,3 +338,57 @@ def test_the_largest_offers_take_little_time() -> None:
         except RequestError:
             pass
         assert time.perf_counter() - begin < 0.05 * 2
+
+
+def h265_line(number: int, parameters: str, repair: int = 0) -> tuple[str, ...]:
+    rows = (f"a=rtpmap:{number} H265/90000", *((f"a=fmtp:{number} {parameters}",) if parameters else ()))
+    return (*rows, f"a=rtpmap:{repair} rtx/90000", f"a=fmtp:{repair} apt={number}") if repair else rows
+
+
+H265_CHROMIUM = offer(
+    video(
+        *h264(103, "42001f"),
+        *h265_line(49, "level-id=180;profile-id=1;tier-flag=0;tx-mode=SRST", 50),
+        *h265_line(51, "level-id=180;profile-id=2;tier-flag=0;tx-mode=SRST"),
+        types="103 49 50 51",
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "profile", "picked"),
+    [
+        (H265_CHROMIUM, 1, (49, 50)),
+        (H265_CHROMIUM, 2, (51, None)),
+        (H265_CHROMIUM, None, (49, 50)),
+        (offer(video(*h265_line(98, "profile-id=2"), types="98")), 1, (98, None)),
+        (offer(video(*h265_line(98, ""), types="98")), 1, (98, None)),
+    ],
+)
+def test_h265_is_taken_by_the_profile(text: str, profile: int | None, picked: tuple[int, int | None]) -> None:
+    (chosen,) = sdp.choose(sdp.parse(text), profile=profile, law="PCMA", video="H265")
+    assert (chosen.format.payload_type, chosen.format.repair) == picked
+    assert chosen.format.video == "H265"
+
+
+def test_h265_is_answered_as_it_was_offered() -> None:
+    (chosen,) = sdp.choose(sdp.parse(H265_CHROMIUM), profile=1, law="PCMA", video="H265")
+    assert chosen.format.parameters == {"level-id": "180", "profile-id": "1", "tier-flag": "0", "tx-mode": "SRST"}
+    (bare,) = sdp.choose(sdp.parse(offer(video(*h265_line(98, ""), types="98"))), profile=1, law="PCMA", video="H265")
+    assert bare.format.parameters == {"level-id": "93", "profile-id": "1", "tier-flag": "0", "tx-mode": "SRST"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        CHROMIUM,
+        offer(video(*h265_line(98, "profile-id=2"), types="98")),
+        offer(video(*h265_line(98, "profile-id=3;tx-mode=MRST"), types="98")),
+        offer(video(*h265_line(98, "profile-id=3;level-id=1\x0b2"), types="98")),
+    ],
+)
+def test_who_cannot_take_h265_is_told_what_to_ask_for(text: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        sdp.choose(sdp.parse(text), profile=3, law="PCMA", video="H265")
+    assert (caught.value.status, caught.value.code) == (406, "no_codec_fits")
+    assert "video=h264" in caught.value.remedy

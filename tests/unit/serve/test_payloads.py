@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gbgw.base import limits
-from gbgw.base.codec import H264
+from gbgw.base.access_unit import AccessUnit
+from gbgw.base.codec import H264, H265
+from gbgw.media import params
 from gbgw.media.track import Track
 from gbgw.mux.pattern import PatternSpec
 from gbgw.serve import payloads
@@ -147,3 +149,88 @@ def test_the_other_law_is_as_near_as_it_can_be(table: bytes, law: str, other: st
     best = np.abs(wanted[:, None] - all_other[None, :]).min(axis=1)
     assert (np.abs(wanted - got) == best).all()
     assert (np.sign(wanted) * np.sign(got) >= 0).all()
+
+
+# H.265
+
+
+def depacketised_h265(found: "payloads.Payloads | list[bytes]") -> list[bytes]:
+    """RFC 7798 read the plain way."""
+    nals: list[bytes] = []
+    for payload in found:
+        assert len(payload) <= limits.RTP_PAYLOAD_BYTES
+        kind = payload[0] >> 1 & 0x3F
+        if kind == 48:
+            at, count = 2, 0
+            while at < len(payload):
+                size = int.from_bytes(payload[at : at + 2], "big")
+                nals.append(payload[at + 2 : at + 2 + size])
+                at, count = at + 2 + size, count + 1
+            assert count > 1
+        elif kind == 49:
+            is_first, is_last = payload[2] & 0x80, payload[2] & 0x40
+            assert not (is_first and is_last)
+            if is_first:
+                nals.append(bytes((payload[0] & 0x81 | (payload[2] & 0x3F) << 1, payload[1])))
+            nals[-1] += payload[3:]
+        else:
+            nals.append(payload)
+    return nals
+
+
+H265_NALS = st.builds(
+    lambda kind, layer, temporal, body: bytes((kind << 1 | layer >> 5, (layer & 31) << 3 | temporal)) + body,
+    st.sampled_from([0, 1, 19, 21, 32, 33, 34, 39]),
+    st.integers(0, 63),
+    st.integers(1, 7),
+    st.binary(min_size=1, max_size=4_000),
+)
+
+
+@given(st.lists(H265_NALS, max_size=12))
+def test_h265_that_is_cut_is_the_same_put_together(nals: list[bytes]) -> None:
+    assert depacketised_h265(payloads.h265(nals)) == nals
+
+
+@pytest.mark.parametrize("size", [3, 1_196, 1_199, 1_200, 1_201, 2_396, 2_397, 2_398, 70_000])
+def test_h265_at_the_edges_of_a_packet(size: int) -> None:
+    nal = b"\x26\x01" + b"x" * (size - 2)
+    found = payloads.h265([nal, nal])
+    assert depacketised_h265(found) == [nal, nal]
+    assert len(payloads.h265([nal])) == (1 if size <= limits.RTP_PAYLOAD_BYTES else -(-(size - 2) // 1_197))
+
+
+def test_together_they_have_the_lowest_layer_and_temporal_id() -> None:
+    """RFC 7798 section 4.4.2."""
+    (one,) = payloads.h265([b"\x02\x0b" + b"a" * 9, b"\x82\x12" + b"b" * 9])
+    assert one[:2] == bytes((0x80 | 48 << 1, 1 << 3 | 2))
+
+
+@given(st.binary(max_size=3_000))
+def test_any_bytes_as_h265_are_cut_without_harm(data: bytes) -> None:
+    track = Track(0xE0, H265, (b"\x40\1v", b"\x42\1s", b"\x44\1p"))
+    depacketised_h265(payloads.Packer().picture(Unit(data), track))  # type: ignore[arg-type]
+
+
+def test_an_h265_stream_is_decoded_as_it_was_sent() -> None:
+    """FFmpeg on what was put together again; delimiters and the like stay behind, parameter sets stand in front."""
+    units = timed_units(PatternSpec(video=H265, width=320, height=180, seconds=1, gop=25))
+    packer, codec = payloads.Packer(), av.CodecContext.create("hevc", "r")
+    track = Track(0xE0, H265, tuple(sets_of(units[0])))
+    frames, times = 0, 0
+    for unit in units:
+        if unit.codec is not H265:
+            continue
+        bare = [nal for nal in map(bytes, params.nal_units(unit)) if nal[0] >> 1 not in (32, 33, 34)]
+        seen = depacketised_h265(packer.picture(Unit(annexb(*bare), is_keyframe=unit.is_keyframe), track))  # type: ignore[arg-type]
+        if unit.is_keyframe:
+            assert [nal[0] >> 1 for nal in seen[:3]] == [32, 33, 34]
+        assert not {nal[0] >> 1 for nal in seen} & {35, 36, 37, 38}
+        frames += len(codec.decode(av.Packet(annexb(*seen))))
+        times += 1
+    frames += len(codec.decode(None))
+    assert frames == times == 25
+
+
+def sets_of(unit: "AccessUnit") -> list[bytes]:
+    return [nal for nal in map(bytes, params.nal_units(unit)) if nal[0] >> 1 in (32, 33, 34)]

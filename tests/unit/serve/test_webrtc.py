@@ -34,6 +34,7 @@ from gbgw.serve.whep import WhepRequest
 from tests.support.streams import feed, timed_units
 from tests.support.whep import Player
 from tests.unit.serve.support import KEY, FakeSource, FakeViewing, World, until, world
+from tests.unit.serve.test_payloads import depacketised_h265
 
 SENDER: Literal["native", "aiortc"] = "native"
 PORTS = ""
@@ -716,6 +717,36 @@ async def test_another_resolution_plays_on() -> None:
         assert camera.stream.video.width == 640
         await until(lambda: player.pictures[-1][1] == sendable(live[-1]))
         assert len(it.rtc) == 1
+
+
+async def test_h265_reaches_a_viewer_that_offers_it() -> None:
+    """aiortc knows no H.265: its offer and our answer are put into its words on the way, the packets are ours."""
+    camera = Camera(units(video=H265))
+    camera.push(30)
+    async with bench(camera.stream) as it, Player() as player:
+        offer = await player.offer()
+        number = re.findall(r"a=rtpmap:(\d+) H264/90000", offer)[0]
+        as_h265 = "level-id=180;profile-id=1;tier-flag=0;tx-mode=SRST"
+        offer = offer.replace(f"a=rtpmap:{number} H264/90000", f"a=rtpmap:{number} H265/90000")
+        told = re.search(rf"(?m)^a=fmtp:{number} (.*?)\r?$", offer)
+        assert told is not None
+        offer = offer.replace(
+            told[0], f"a=fmtp:{number} {as_h265}\r" if told[0].endswith("\r") else f"a=fmtp:{number} {as_h265}"
+        )
+        answer, _, _ = await it.answer(offer)
+        assert f"a=rtpmap:{number} H265/90000" in answer
+        assert f"a=fmtp:{number} {as_h265}" in answer
+        await it.connect(player, answer.replace("H265/90000", "H264/90000").replace(as_h265, told[1]))
+        live = await camera.run(60)
+        wanted = [bytes(nal) for unit in live if unit.codec is H265 for nal in params.nal_units(unit)]
+        wanted = [nal for nal in wanted if nal[0] >> 1 not in (35, 38)]
+        seen: list[bytes] = []
+        async with asyncio.timeout(8):
+            while seen[-10:] != wanted[-10:]:
+                await asyncio.sleep(0.05)
+                seen = depacketised_h265([packet.payload for packet in player.packets["video"]])
+        assert {nal[0] >> 1 for nal in seen} >= {32, 33, 34}
+        await until(lambda: player.sound == sound(live))
 
 
 @pytest.mark.parametrize("change", ["B-frames", "H265"])
