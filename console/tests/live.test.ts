@@ -3,7 +3,7 @@ import { ApiError } from "../src/api/client";
 import type { Channel, Device } from "../src/api/types";
 import type { ChannelList } from "../src/model";
 import { againAfter } from "../src/player/again";
-import { RateMeter, chase } from "../src/player/meter";
+import { RateMeter, chase, overHole } from "../src/player/meter";
 import { rowsOf } from "../src/tree";
 
 describe("RateMeter", () => {
@@ -32,6 +32,22 @@ describe("chase", () => {
     expect(chase(0.5, 1.2)).toEqual({ rate: 1, seekBehind: null });
   });
   it("jumps when far behind", () => expect(chase(30, 1.5)).toEqual({ rate: 1, seekBehind: 0.5 }));
+});
+
+describe("overHole", () => {
+  const ranges = (...pairs: [number, number][]): Parameters<typeof overHole>[0] => ({
+    length: pairs.length, start: (index) => pairs[index]![0], end: (index) => pairs[index]![1],
+  });
+  it("goes to the next range when this one is at its end", () => {
+    expect(overHole(ranges([0, 5], [5.04, 9]), 4.99)).toBe(5.04);
+    expect(overHole(ranges([0, 5], [7, 9], [10, 11]), 8.9)).toBe(10);
+  });
+  it("stays where there is something to show, or nothing to go to", () => {
+    expect(overHole(ranges([0, 5], [7, 9]), 3)).toBeNull();
+    expect(overHole(ranges([0, 5]), 5)).toBeNull();
+    expect(overHole(ranges(), 0)).toBeNull();
+    expect(overHole(ranges([0, 5], [7, 9]), 9)).toBeNull();
+  });
 });
 
 describe("againAfter", () => {

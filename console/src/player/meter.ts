@@ -29,6 +29,17 @@ const TARGET_SECONDS = 0.5;
 const BEHIND_SECONDS = 1.5;
 const FAR_SECONDS = 4;
 
+const TOUCHING_SECONDS = 0.2;
+
+/** Where to go on when the picture stands before a hole in the buffer, as a change of resolution may leave; null: nowhere. */
+export function overHole(buffered: Pick<TimeRanges, "length" | "start" | "end">, at: number): number | null {
+  for (let index = 0; index + 1 < buffered.length; index += 1) {
+    const stands = at >= buffered.start(index) - TOUCHING_SECONDS && at < buffered.start(index + 1);
+    if (stands && buffered.end(index) - at < TOUCHING_SECONDS) return buffered.start(index + 1);
+  }
+  return null;
+}
+
 /** Keep a live FLV near the live edge: a little faster when more than 1.5 s behind, a jump when far behind. */
 export function chase(bufferSeconds: number, rate: number): Chase {
   if (bufferSeconds > FAR_SECONDS) return { rate: 1, seekBehind: TARGET_SECONDS };

@@ -7,7 +7,7 @@ import { type Attempt, type Choice, CHOICES, DeadEnds, type Note, type Protocol,
 import type { Engine, EngineContext, Losses } from "./engine";
 import { FlvEngine } from "./flv";
 import { HlsEngine } from "./hls";
-import { RateMeter, chase } from "./meter";
+import { RateMeter, chase, overHole } from "./meter";
 import { WhepEngine } from "./whep";
 
 export interface Figures {
@@ -377,6 +377,8 @@ class Run {
       const wanted = chase(buffered, video.playbackRate);
       if (wanted.seekBehind !== null) video.currentTime += buffered - wanted.seekBehind;
       if (video.playbackRate !== wanted.rate) video.playbackRate = wanted.rate;
+      const next = video.currentTime === this.lastTime ? overHole(video.buffered, video.currentTime) : null;
+      if (next !== null) video.currentTime = next + 0.01;
     }
     if (video.currentTime !== this.lastTime || video.paused) {
       this.lastTime = video.currentTime;
