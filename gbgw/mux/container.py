@@ -42,6 +42,7 @@ class Format:
     """One row: what a format is called, carries and can do.
 
     splices: a new generation continues in the same byte stream; where False, an HTTP answer ends with it.
+    adds_sound: pictures without sound get a track of silence, since a player could never take sound that comes later.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Format:
     codecs: frozenset[Codec]
     splices: bool
     legacy_h265: bool = False
+    adds_sound: bool = False
 
     def carried(self, tracks: Sequence[Track]) -> tuple[Track, ...]:
         """Return the tracks that this format can carry and whose parameters are known."""
@@ -90,6 +92,7 @@ FORMATS: Final[dict[str, Format]] = {
         Format("flv", "video/x-flv", frozenset((H264, H265, AAC, PCMA, PCMU)), splices=True),
         Format("flv-legacy", "video/x-flv", frozenset((H264, H265, AAC, PCMA, PCMU)), splices=True, legacy_h265=True),
         Format("mp4", "video/mp4", frozenset((H264, H265, AAC)), splices=False),
+        Format("hls", "video/mp4", frozenset((H264, H265, AAC)), splices=True, adds_sound=True),
         Format("ts", "video/mp2t", frozenset((H264, H265, AAC)), splices=True),
     )
 }
@@ -97,7 +100,7 @@ FORMATS: Final[dict[str, Format]] = {
 
 def open_writer(form: Format, tracks: Sequence[Track], generation: int = 1) -> Writer:
     """Return a writer of `form` for `tracks`, all of which `form.carried` must have passed, at least one."""
-    if form.name == "mp4":
+    if form.name in ("mp4", "hls"):
         return Mp4Writer(tracks)
     if form.name == "ts":
         return TsWriter(tracks, generation)

@@ -10,14 +10,17 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Protocol
 
+from gbgw._ps import AccessUnit as Unit
 from gbgw.base import limits
 from gbgw.base.access_unit import AccessUnit
+from gbgw.base.codec import AAC
 from gbgw.base.errors import GatewayError, LocalError, MediaError, RequestError
 from gbgw.base.tally import Tally
 from gbgw.base.ticks import HZ
 from gbgw.media.hub import Stream, Subscription
 from gbgw.media.track import Track
 from gbgw.mux.container import FORMATS, Format, Piece, RefusedError, Writer, open_writer
+from gbgw.mux.silence import NOTHING, Silence
 
 _log: Final = logging.getLogger(__name__)
 
@@ -106,6 +109,7 @@ class Feed:
         self._attachments: tuple[Attachment, ...] = ()
         self._subscription: Subscription | None = None
         self._writer: Writer | None = None
+        self._silence: Silence | None = None  # of the sound it has, or had
         self._generation = 0
         self._init: Chunk | None = None
         self._origin: int | None = None
@@ -151,10 +155,13 @@ class Feed:
     # Sink
 
     def on_tracks(self, tracks: tuple[Track, ...], generation: int) -> None:
+        before, self.tracks = self.tracks, self._with_silence(self.format.carried(tracks))
+        if self._writer is not None and self.tracks == before:
+            self._generation = generation
+            return  # sound went or came back, and silence stands in for it: nobody need notice
         self._publish(self._close_writer(), 0.0)
         self._generation = generation
         self._drop_gop()
-        before, self.tracks = self.tracks, self.format.carried(tracks)
         if not self.tracks:
             self._finish(
                 MediaError(
@@ -204,18 +211,54 @@ class Feed:
             self._gop_open = False  # a new viewer may not be shown what follows a hole
         if unit.is_keyframe and track.is_video:
             self._key_pts = pts
-        try:
-            pieces = writer.write(unit, track, pts, dts)
-        except RefusedError as error:
-            self._tally.add("feed.mux_refused", detail=str(error), now=unit.arrived)
-            return
-        self._publish(pieces, unit.arrived, self._tells_leading and track.is_video and pts < self._key_pts)
+        silence = self._silence
+        if silence is None:
+            self._write(writer, unit, track, pts, dts)
+        elif track.is_video:
+            self._write(writer, unit, track, pts, dts)
+            for at in silence.follow(dts):
+                frame = Unit(silence.frame, AAC, at, at, is_keyframe=True, arrived=unit.arrived)
+                self._write(writer, frame, silence.track, at, at)
+        elif track != silence.track or silence.heard(dts):
+            self._write(writer, unit, track, pts, dts)
+        else:
+            self._tally.add("feed.sound_after_silence", now=unit.arrived)
 
     def on_end(self, cause: GatewayError | None) -> None:
         self._publish(self._close_writer(), 0.0)
         self._finish(cause)
 
     # Inside
+
+    def _with_silence(self, tracks: tuple[Track, ...]) -> tuple[Track, ...]:
+        """The tracks as they go out: with one of silence where sound has ended, or where the format adds one."""
+        silence = self._silence
+        if not any(track.is_video for track in tracks):
+            self._silence = None
+            return tracks
+        sound = next((track for track in tracks if not track.is_video), None)
+        if sound is None:
+            if silence is None and self.format.adds_sound:
+                silence = self._silence = Silence(NOTHING)
+            if silence is None:
+                return tracks
+            silence.is_alone = True
+            return (*tracks, silence.track)
+        if not Silence.suits(sound):
+            self._silence = None
+        elif silence is None or silence.track != sound:
+            self._silence = Silence(sound)
+        else:
+            silence.is_alone = False
+        return tracks
+
+    def _write(self, writer: Writer, unit: AccessUnit, track: Track, pts: int, dts: int) -> None:
+        try:
+            pieces = writer.write(unit, track, pts, dts)
+        except RefusedError as error:
+            self._tally.add("feed.mux_refused", detail=str(error), now=unit.arrived)
+            return
+        self._publish(pieces, unit.arrived, self._tells_leading and track.is_video and pts < self._key_pts)
 
     def _start(self) -> None:
         if self._on_state is not None:
@@ -233,6 +276,7 @@ class Feed:
         if subscription is not None:
             subscription.detach()
         self._close_writer()
+        self._silence = None
         self._init = None
         self._origin = None
         self._last_dts = 0

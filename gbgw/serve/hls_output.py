@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _log: Final = logging.getLogger(__name__)
 _access: Final = log.get("http")
 _SWEEP_SECONDS: Final = 1.0
+FORMATS: Final[dict[Container, str]] = {"mp4": "hls", "ts": "ts"}  # of the Feed
 WAIT_DURATIONS: Final = 3.0  # target durations that a request is held open at most (RFC 8216bis section 6.2.5.2)
 
 OutputId = tuple[str, Container, AudioChoice, Literal["h264"] | None]
@@ -176,7 +177,7 @@ class HlsOutput:
             key, protocol="hls", viewer=f"hls-{container}", audio=audio, video=video
         )
         self._viewing = viewing
-        feed = self._serving.feeds.get(viewing.stream, container)
+        feed = self._serving.feeds.get(viewing.stream, FORMATS[container])
         segmenter = Segmenter(
             container,
             wall_offset=time.time() - asyncio.get_running_loop().time(),

@@ -192,7 +192,10 @@ async def watching(camera: LiveCamera, **config: Any) -> AsyncIterator[Watcher]:
             running.cancel()
 
 
-def camera_of(spec: PatternSpec = SPEC) -> LiveCamera:
+def camera_of(spec: PatternSpec = SPEC, *later: PatternSpec) -> LiveCamera:
+    """A camera that shows `spec`. later: what it shows later, drawn now, since that takes a second each."""
+    for other in later:
+        timed_units(other)
     camera = LiveCamera()
     camera.show(spec)
     return camera
@@ -234,12 +237,14 @@ async def assert_goes_on(watcher: Watcher, seconds: float = 6.0) -> dict[str, An
     return seen
 
 
-async def test_another_resolution_goes_on() -> None:
-    async with watching(camera_of()) as watcher:
+async def test_another_resolution_or_profile_goes_on() -> None:
+    small, large = replace(SPEC, width=320, height=180), replace(SPEC, width=960, height=540)
+    profile = replace(SPEC, b_frames=2, seed=2)  # and with it another codec string
+    async with watching(camera_of(SPEC, small, large, profile), maxLiveSyncPlaybackRate=1.5) as watcher:
         await watcher.until(lambda seen: seen["time"] > 3)
-        for width, height in ((320, 180), (960, 540), (640, 360)):
-            watcher.camera.show(replace(SPEC, width=width, height=height))
-            await watcher.until(lambda seen, width=width: seen["width"] == width)
+        for spec in (small, large, profile):
+            watcher.camera.show(spec)
+            await watcher.until(lambda seen, width=spec.width: seen["width"] == width)
             await assert_goes_on(watcher, 3)
 
 
@@ -249,3 +254,14 @@ async def test_a_pause_of_the_camera_is_got_over(seconds: float) -> None:
         await watcher.until(lambda seen: seen["time"] > 3)
         watcher.camera.pause(seconds)
         await assert_goes_on(watcher)
+
+
+async def test_sound_that_comes_and_goes_leaves_the_picture() -> None:
+    mute, mute_again = replace(SPEC, audio=None), replace(SPEC, audio=None, seed=1)
+    async with watching(camera_of(mute, SPEC, mute_again), maxLiveSyncPlaybackRate=1.5) as watcher:
+        await watcher.until(lambda seen: seen["time"] > 3)
+        watcher.camera.show(SPEC)
+        await watcher.until(lambda seen: seen["sound"] > 1_000)
+        await assert_goes_on(watcher, 3)
+        watcher.camera.show(mute_again)
+        await assert_goes_on(watcher, 8)  # five until the sound is taken for gone
