@@ -133,6 +133,7 @@ class Receiver:
         self._maps = 0
         self._promised: tuple[bool, bool] | None = None
         self._units = 0
+        self._is_playing = False  # "published" was told
         self._codecs: dict[str, Codec] = {}
         self._timer: Handle | None = None
         self._timer_at = 0.0
@@ -245,26 +246,31 @@ class Receiver:
 
     def _give(self, unit: AccessUnit, timestamp: int | None, now: float) -> None:
         self._units += 1
-        is_video = unit.codec.kind is VIDEO
-        if unit.codec.name not in self._codecs and len(self._codecs) < limits.TRACKS:
-            self._codecs[unit.codec.name] = unit.codec
+        codec = unit.codec
+        is_video = codec.kind is VIDEO
+        if codec.name not in self._codecs and len(self._codecs) < limits.TRACKS:
+            self._codecs[codec.name] = codec
         if is_video:
             if unit.discontinuity:
                 self._lost(now)
-            if "first_keyframe" not in self.steps and unit.codec.supported:
+            if "first_keyframe" not in self.steps and codec.supported:
                 if unit.parameter_sets:
                     self._step("parameter_sets", now)
                 if unit.is_keyframe:
                     self._step("first_keyframe", now)
         # Frozen units pass through the time line too: it must not take the freeze for a jump.
         timed = self._timeline.push(unit, now, timestamp)
-        if is_video and unit.codec.supported:
-            timed = [shown for one in timed for shown in self._freeze.push(one, now)]
+        if is_video and codec.supported:
+            if len(timed) == 1:
+                timed = self._freeze.push(timed[0], now)
+            else:
+                timed = [shown for one in timed for shown in self._freeze.push(one, now)]
             if self._freeze.frozen:
                 self._ask(now)
         for one in timed:
             self.stream.push(one, now)
-        if self.stream.published:
+        if not self._is_playing and self.stream.published:
+            self._is_playing = True
             self._step("published", now)
 
     def _lost(self, now: float) -> None:
