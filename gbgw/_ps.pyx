@@ -645,8 +645,9 @@ cdef class Demuxer:
     cdef void take(self, const uint8_t* base, Py_ssize_t length, double now) noexcept nogil:
         cdef Cursor whole = cursor(base, length)
         self.now = now
-        self.unmarked = self.unmarked or self.mark_due
-        self.mark_due = True
+        if length:  # an empty packet keeps a way open, and says nothing of markers
+            self.unmarked = self.unmarked or self.mark_due
+            self.mark_due = True
         while left(&whole) > 0:
             self.source = sub(&whole, min(left(&whole), SLICE_BYTES))
             self.run()

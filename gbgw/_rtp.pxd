@@ -57,6 +57,10 @@ cdef class JitterBuffer:
     cdef double heard_at
     cdef Packet[8] rivals
     cdef Py_ssize_t rival_count
+    cdef bint has_past  # the run that the last restart or change of source ended
+    cdef uint32_t past_ssrc
+    cdef uint16_t past_number
+    cdef double past_at
     # The window of sequence numbers [base, base + window)
     cdef Py_ssize_t window
     cdef double patience
@@ -100,6 +104,8 @@ cdef class JitterBuffer:
     cdef void candidate(self, const Packet* packet, Py_ssize_t needed) noexcept nogil
     cdef void change_over(self) noexcept nogil
     cdef void drop_rivals(self) noexcept nogil
+    cdef bint is_past(self, const Packet* packet, double now) noexcept nogil
+    cdef bint is_other(self, const Packet* packet, double now) noexcept nogil
     cdef void arrange(self, Packet* packet, int64_t number) noexcept nogil
     cdef bint hold(self, const Packet* packet) noexcept nogil
     cdef void release_one(self, Packet* packet) noexcept nogil

@@ -44,6 +44,8 @@ cdef enum Verdict:
 
 cdef double SILENCE_SECONDS = 3.0  # of the locked source, after which another may follow it (reference 6.5)
 
+cdef double QUIET_SECONDS = 0.2  # of an expected source, before which nobody else is listened to: longer than pictures are apart
+
 cdef tuple EMPTY = ()
 
 
@@ -311,9 +313,11 @@ cdef class JitterBuffer:
                 self.heard_at = now
                 self.arrange(&packet, number)
                 self.release_due(now)
+            elif self.is_past(&packet, now):
+                self.n_stray += 1
             else:
                 self.candidate(&packet, RESTART_RUN if packet.header.timestamp != self.highest_timestamp else RIVAL_RUN)
-        elif self.mode == ADOPT:
+        elif self.mode == ADOPT and not self.is_other(&packet, now):
             self.candidate(&packet, RESTART_RUN if now - self.heard_at >= SILENCE_SECONDS else RIVAL_RUN)
         else:
             self.n_wrong_ssrc += 1
@@ -413,6 +417,22 @@ cdef class JitterBuffer:
         self.released = self.base - 1
         self.highest_timestamp = packet.header.timestamp
 
+    cdef bint is_past(self, const Packet* packet, double now) noexcept nogil:
+        """Is this a late packet of the run before the last restart? Two of them would be a restart backwards."""
+        cdef int behind = <int16_t><uint16_t>(packet.header.sequence_number - self.past_number)
+        return (
+            self.has_past and packet.header.ssrc == self.past_ssrc and -MAX_JUMP <= behind <= 0 and now - self.past_at < SILENCE_SECONDS
+        )
+
+    cdef bint is_other(self, const Packet* packet, double now) noexcept nogil:
+        """Is this of another camera that sends here too? The one that was expected keeps its place while it sends, and one that
+        lost its place does not come back while the other sends, unless it is the expected one."""
+        if self.known and packet.header.ssrc == self.expected_ssrc:
+            return False
+        if self.known and self.locked_ssrc == self.expected_ssrc and now - self.heard_at < QUIET_SECONDS:
+            return True
+        return self.has_past and packet.header.ssrc == self.past_ssrc and now - self.heard_at < SILENCE_SECONDS
+
     cdef void candidate(self, const Packet* packet, Py_ssize_t needed) noexcept nogil:
         """Set a packet out of line aside until `needed` of them, one after another, prove that the stream goes on there."""
         cdef Packet* last
@@ -443,6 +463,10 @@ cdef class JitterBuffer:
         self.rival_count = 0
         while self.held_count:
             self.skip_hole()
+        self.has_past = True
+        self.past_ssrc = self.locked_ssrc
+        self.past_number = <uint16_t>(self.highest & 0xFFFF)
+        self.past_at = self.rivals[count - 1].arrived
         if self.rivals[0].header.ssrc == self.locked_ssrc:
             self.n_restart += 1
         else:

@@ -199,3 +199,59 @@ def test_order_costs_no_time_and_a_hole_only_its_own() -> None:
     assert len(settled) > 100
     assert max(settled) < 0.001
     assert max(late for time, late in behind if time >= when) <= 0.2 + 0.001
+
+
+def dressed(packets: Sequence[tuple[bytes, float]], seed: int) -> Sent:
+    """The same payloads in packets of all kinds: CSRC, extension, padding, other payload types, empty ones between."""
+    chance = random.Random(seed)
+    out: Sent = []
+    number = 65_000
+    for packet, at in packets:
+        if chance.random() < 0.2:  # keeps a hole in a NAT open
+            out.append(
+                (packet[:1] + bytes((packet[1] & 0x7F,)) + (number % 65_536).to_bytes(2, "big") + packet[4:12], at)
+            )
+            number += 1
+        sources, extension, padding = chance.randrange(4), chance.randrange(3), chance.choice((0, 0, 1, 4, 255))
+        first = 0x80 | sources | bool(extension) << 4 | bool(padding) << 5
+        second = packet[1] & 0x80 | chance.choice((96, 97, 33, 127))
+        data = bytes((first, second)) + (number % 65_536).to_bytes(2, "big") + packet[4:12] + b"\x07" * 4 * sources
+        if extension:
+            data += b"\xbe\xde" + (extension - 1).to_bytes(2, "big") + b"\0\0\1\xba" * (extension - 1)
+        data += packet[12:] + (bytes(padding - 1) + bytes((padding,)) if padding else b"")
+        out.append((data, at))
+        number += 1
+    return out
+
+
+@pytest.mark.parametrize("payload", [100, 1_400, 9_000, 60_000])
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("structure", ["h264-slices", "h265-b-frames"])
+def test_the_dress_of_packets_changes_nothing(structure: str, style: str, payload: int) -> None:
+    stream = coded(structure)
+    sent = packets_of(stream, STYLES[style], max_payload=payload)
+    clean, strange = Run(formats=("flv",)), Run(formats=("flv",))
+    clean.push(sent)
+    strange.push(dressed(sent, payload))
+    for run in (clean, strange):
+        run.finish()
+    assert len(strange.viewers["flv"].data) > 10_000
+    assert strange.viewers["flv"].data == clean.viewers["flv"].data
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_restart_amid_reordering_and_loss(seed: int) -> None:
+    """The sequence begins anew, late packets of the old run come after: one restart, and no picture with a hole."""
+    stream = coded("h264")
+    sent = packets_of(stream, sequence=30_000)
+    half = len(sent) // 2
+    again = [
+        (one[:2] + ((int.from_bytes(one[2:4], "big") - 25_000) % 65_536).to_bytes(2, "big") + one[4:], at)
+        for one, at in sent[half:]
+    ]
+    run = Run(formats=("ts",))
+    shown = show(run, lose(reorder([*sent[:half], *again], 0.05, seed, places=20), 0.005, seed))["ts"]
+    assert not strangers(stream, shown)
+    assert len(shown) > GOP // 2
+    run.receiver.settle_counts()
+    assert run.receiver.tally["rtp.restart"] == 1

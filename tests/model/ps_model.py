@@ -373,8 +373,9 @@ class Demuxer:
         if not isinstance(payload, bytes):
             raise TypeError(f"bytes, not {type(payload).__name__}")
         self._now = now
-        self._unmarked = self._unmarked or self._mark_due
-        self._mark_due = True
+        if payload:
+            self._unmarked = self._unmarked or self._mark_due
+            self._mark_due = True
         self._data += payload
         next(self._parser)
         if self._at > 1 << 17:

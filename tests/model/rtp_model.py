@@ -116,6 +116,7 @@ class JitterBuffer:
         self.held: dict[int, tuple[RtpPacket, float]] = {}
         self.seen: set[int] = set()
         self.rivals: list[tuple[RtpPacket, int, float]] = []
+        self.past: tuple[int, int, float] | None = None
         self.out: list[RtpPacket] = []
         self.heard = 0.0
 
@@ -140,7 +141,7 @@ class JitterBuffer:
 
     def _sort_out(self, packet: RtpPacket, size: int, now: float) -> None:
         if packet.ssrc != self.ssrc:
-            if self.mode != "adopt":
+            if self.mode != "adopt" or self._is_other(packet, now):
                 self._count("wrong_ssrc")
             else:
                 self._suspect(packet, size, now, 2 if now - self.heard >= 3.0 else 8)
@@ -150,12 +151,28 @@ class JitterBuffer:
         # of all numbers congruent to this one, the nearest to the highest seen
         around = self.highest - self.highest % 65536 + packet.sequence_number
         number = min((around - 65536, around, around + 65536), key=lambda n: (abs(n - self.highest), n))
+        if abs(number - self.highest) > MAX_JUMP and self._is_past(packet, now):
+            self._count("stray")
+            return
         if abs(number - self.highest) > MAX_JUMP:
             self._suspect(packet, size, now, 2 if packet.timestamp != self.highest_timestamp else 8)
             return
         self._forget_rivals()
         self.heard = now
         self._place(packet, number, now)
+
+    def _is_past(self, packet: RtpPacket, now: float) -> bool:
+        if self.past is None or self.past[0] != packet.ssrc or now - self.past[2] >= 3.0:
+            return False
+        return (self.past[1] - packet.sequence_number) % 65536 <= MAX_JUMP
+
+    def _is_other(self, packet: RtpPacket, now: float) -> bool:
+        quiet = now - self.heard
+        if self.expected is not None and self.expected == packet.ssrc:
+            return False
+        if self.expected is not None and self.expected == self.ssrc and quiet < 0.2:
+            return True
+        return self.past is not None and self.past[0] == packet.ssrc and quiet < 3.0
 
     def _start(self, number: int, timestamp: int) -> None:
         self.base = self.first = self.highest = number
@@ -177,6 +194,8 @@ class JitterBuffer:
             return
         group, self.rivals = self.rivals, []
         self._release(sorted(self.held))
+        assert self.ssrc is not None
+        self.past = (self.ssrc, self.highest % 65536, now)
         if packet.ssrc == self.ssrc:
             self._count("restart")
         else:

@@ -275,6 +275,64 @@ class TestRestart:
             assert list(buffer.push(packet(n, timestamp=1), 0.0)) == []
         assert numbers(buffer.push(packet(7, timestamp=1), 0.0)) == list(range(8))
 
+    def test_what_is_left_of_the_run_before_is_no_restart_backwards(self, rtp: Any) -> None:
+        buffer = rtp.JitterBuffer()
+        for n in (5000, 5001, 5004):
+            buffer.push(packet(n), 0.0)
+        buffer.push(packet(7), 0.1)
+        assert numbers(buffer.push(packet(8), 0.1))[-2:] == [7, 8]
+        for n in (5002, 5003, 5004, 5001):
+            assert list(buffer.push(packet(n), 0.2)) == []
+        assert numbers(buffer.push(packet(9), 0.2)) == [9]
+        assert buffer.counts["rtp.restart"] == 1
+        assert buffer.counts["rtp.stray"] == 4
+        buffer.push(packet(5005), 0.3)  # what goes on where the old run ended is one
+        assert numbers(buffer.push(packet(5006), 0.3)) == [5005, 5006]
+
+    def test_later_it_is_one(self, rtp: Any) -> None:
+        buffer = rtp.JitterBuffer()
+        for n in (5000, 7, 8):
+            buffer.push(packet(n), 0.0)
+        buffer.push(packet(4999), 3.0)
+        assert numbers(buffer.push(packet(5000), 3.0)) == [4999, 5000]
+
+
+class TestTwoOnOnePort:
+    """Two cameras that send to one port, a burst for each picture."""
+
+    @staticmethod
+    def run(buffer: Any, seconds: float = 4.0, burst: int = 20) -> list[int]:
+        shown = []
+        for turn in range(int(seconds * 25)):
+            for ssrc in (1, 2):
+                for n in range(burst):
+                    out = buffer.push(packet(turn * burst + n, ssrc=ssrc, timestamp=turn), turn / 25 + 0.02 * ssrc)
+                    shown += [one.ssrc for one in out]
+        return shown
+
+    def test_the_expected_one_keeps_its_place(self, rtp: Any) -> None:
+        buffer = rtp.JitterBuffer(1)
+        assert set(self.run(buffer)) == {1}
+        assert buffer.counts["rtp.wrong_ssrc"] == 2_000
+        assert buffer.counts["rtp.lost"] == 0
+
+    def test_the_expected_one_takes_its_place(self, rtp: Any) -> None:
+        buffer = rtp.JitterBuffer(2)
+        assert set(self.run(buffer)[20:]) == {2}
+        assert buffer.counts["rtp.ssrc_change"] == 1
+
+    def test_they_do_not_take_turns(self, rtp: Any) -> None:
+        buffer = rtp.JitterBuffer()
+        assert set(self.run(buffer)[20:]) == {2}
+        assert buffer.counts["rtp.ssrc_change"] == 1
+
+    def test_one_that_stops_gives_its_place_up(self, rtp: Any) -> None:
+        buffer = rtp.JitterBuffer(1)
+        self.run(buffer, 1.0)
+        shown = [one.ssrc for n in range(40) for one in buffer.push(packet(500 + n, ssrc=2), 1.0 + n / 100)]
+        assert set(shown) == {2}
+        assert len(shown) >= 15
+
 
 class TestSource:
     OTHER = 0x47868C01
