@@ -70,7 +70,7 @@ fuzz: build ## coverage-guided fuzzing of TARGETS (all), SECONDS_EACH seconds or
 bench: build ## pytest-benchmark: core / model and core / FFmpeg ratios
 	@$(BIN)/python -m pytest benchmarks -q -o timeout=0 --benchmark-only --benchmark-columns=median,ops,rounds
 
-soak: build ## 1,000 INVITE/BYE cycles, a third of them broken; a million damaged streams
+soak: build ## 1,000 INVITE/BYE cycles, a third of them broken; recordings of 30 s; a million damaged streams
 	@GBGW_STRICT=1 $(BIN)/python -m pytest tests/system tests/property -q -m soak -o addopts= -o timeout=0
 
 wheel: build ## a wheel with compiled cores and the built console
