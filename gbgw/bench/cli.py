@@ -501,9 +501,7 @@ def sip(
     metavar="S",
     help="Of the stream, in each run.",
 )
-@click.option(
-    "--seeds", default=3, show_default=True, type=click.IntRange(1, 100), help="Runs of each point; medians are shown."
-)
+@click.option("--seeds", default=3, show_default=True, type=click.IntRange(1, 100), help="Runs of each point.")
 @click.option("--loss", "losses", metavar="PCT,PCT...", help="Rates of loss; 0 to 10 % where none are given.")
 @click.option(
     "--reorder", "reorders", metavar="PCT,PCT...", help="Rates of packets up to three places late; 0 to 10 %."
