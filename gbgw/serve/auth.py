@@ -124,7 +124,7 @@ class Authority:
                 "This needs a valid token." if text else "This needs a token.",
                 status=401,
                 code="token_invalid" if text else "token_missing",
-                remedy="Send Authorization: Bearer TOKEN.",
+                remedy="Send Authorization: Bearer TOKEN" + (", or add ?token=TOKEN to the URL." if query else "."),
             )
         if not allows(row, scope):
             self._tally.add("http.forbidden")

@@ -98,6 +98,9 @@ def test_a_play_token_opens_its_own_key_until_it_expires() -> None:
     head, _, mac = old.partition(".")
     assert refusal(keeper, f"{int(head, 16) + 3_600:x}.{mac}") == (403, "play_token_invalid")
     assert refusal(keeper, "") == (401, "token_missing")
+    with pytest.raises(RequestError, match="token") as caught:
+        keeper.require_play(make_mocked_request("GET", f"/live/{KEY}.flv"), KEY)
+    assert "?token=" in (caught.value.remedy or "")
     longest = keeper.sign_play(KEY, seconds=1e12)[1] - datetime.now(UTC)
     assert longest <= timedelta(seconds=limits.PLAY_TOKEN_SECONDS)
 
