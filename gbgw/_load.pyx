@@ -399,7 +399,10 @@ cdef class Source:
             planned += self.slot_seconds
             moment = gbgw_now()
             if moment > planned:
-                planned = moment  # no slot is made up for; each lane knows itself what is due
+                # No slot is made up for; each lane knows itself what is due. The pause gives the lock to who waits for it:
+                # a mutex that is taken again at once is never had by another thread.
+                planned = moment
+                gbgw_sleep_until(moment + self.slot_seconds / 10)
             else:
                 gbgw_sleep_until(planned)
                 moment = gbgw_now()
