@@ -4,7 +4,6 @@ Exit codes: 0 ok, 1 failed, 2 usage. Errors are one line that names the cause an
 """
 
 import asyncio
-import gc
 import os
 import signal
 import sys
@@ -19,6 +18,7 @@ from gbgw import __version__
 from gbgw.base import config as configuration
 from gbgw.base.errors import ConfigError, GatewayError
 from gbgw.observe import log
+from gbgw.observe.garbage import Garbage
 
 TABLE_WIDTH = 300
 SHUTDOWN_SECONDS = 4.5  # what a clean end may take; interface.md promises five
@@ -93,12 +93,11 @@ async def _serve(loaded: configuration.Loaded, path: str | None, overrides: tupl
             click.echo(f"admin token: {gateway.new_admin_token}")
         click.echo(f"console: {gateway.http_url}/")
         sys.stdout.flush()
-        gc.collect()
-        gc.freeze()  # what start made stays; looking through it again took the loop 40 ms every few minutes
-        try:
-            await gateway.wait()
-        finally:
-            log.get("gateway").info("stopping")
+        with Garbage(gateway.tally) as garbage:
+            try:
+                await garbage.run()
+            finally:
+                log.get("gateway").info("stopping")
 
 
 @main.command(short_help="A gateway and simulated cameras on loopback.")

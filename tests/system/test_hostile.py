@@ -5,6 +5,7 @@ A mistake in a handler would show as `bug.*` in the tally; `undisturbed` looks f
 """
 
 import asyncio
+import gc
 import random
 import time
 from collections.abc import AsyncIterator, Callable
@@ -273,6 +274,8 @@ async def test_a_huge_catalog_does_not_hold_up_the_others(gateway_at: GatewayAt)
         body = big.catalog_part(sn, len(channels), channels)
         clock = asyncio.get_running_loop().time
         await asyncio.sleep(0)
+        gc.collect()
+        gc.freeze()  # what thousands of tests left in this process is not the gateway's to look through
         big.send(body)
         big.drain()
         waits: list[float] = []
@@ -288,6 +291,7 @@ async def test_a_huge_catalog_does_not_hold_up_the_others(gateway_at: GatewayAt)
         assert len(waits) > 20
         assert sorted(waits)[int(len(waits) * 0.9)] < 0.1, sorted(waits)[-5:]
         assert max(works) < 0.1, sorted(works)[-5:]
+        gc.unfreeze()
         await big.query("DeviceInfo")
         await big.hang_up()
 
