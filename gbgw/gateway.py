@@ -140,7 +140,8 @@ class Gateway:
             self._authority = await self._authorise()
             self._http = await stack.enter_async_context(await self._http_server(stack))
             self._exit = stack.pop_all()
-        self._log.info("ready", http=self.http_url, sip=list(self.config.sip.listen))
+        workers = {"workers": self._pool.pids} if self._pool is not None else {}
+        self._log.info("ready", http=self.http_url, sip=list(self.config.sip.listen), **workers)
         return self
 
     async def _start_media(self, stack: AsyncExitStack) -> MediaWorker:
@@ -156,7 +157,7 @@ class Gateway:
             return await stack.enter_async_context(LocalWorker(media, self.feeds, tally=self.tally))
         self._pool = await stack.enter_async_context(
             WorkerPool(
-                shares.divide(self.config, workers),
+                shares.divide(_logging_as_here(self.config), workers),
                 shares.pin(media.worker_cpus, workers, cpus),
                 desk=self,
                 viewers=self.viewers,
@@ -599,6 +600,16 @@ class Passage:
 
 
 _PASSING: Final = frozenset({"device_rebooted", "worker_lost"})  # that a second attempt does not meet again
+
+
+def _logging_as_here(config: Config) -> Config:
+    """For a worker, whose log goes where ours does: the command line may log by other rules than the configuration's
+    (`gbgw demo`). In a library, whose own logging a process cannot know, the configuration holds."""
+    here = log.configured()
+    if here is None:
+        return config
+    level, form = here
+    return config.model_copy(update={"log": config.log.model_copy(update={"level": level, "format": form})})
 
 
 def _stopping(key: str) -> LocalError:

@@ -29,6 +29,9 @@ _SECRET_TEXT: Final = re.compile(
 )
 
 Logger = structlog.stdlib.BoundLogger
+Form = Literal["auto", "console", "json"]
+
+_configured: tuple[str, Form] | None = None
 
 logging.getLogger("gbgw").addHandler(logging.NullHandler())  # nor a word on stderr from a program without logging
 if not structlog.is_configured():  # a library is quiet: events go to the logging module, which the program sets up
@@ -86,10 +89,15 @@ def _json(_logger: object, _method: str, event: MutableMapping[str, Any]) -> str
     return json.dumps({**first, **event}, default=str, ensure_ascii=False)
 
 
-def configure(
-    level: str = "info", form: Literal["auto", "console", "json"] = "auto", stream: TextIO | None = None
-) -> None:
-    """Set up logging for the process; called once, by the command line. A library user keeps his own configuration."""
+def configured() -> tuple[str, Form] | None:
+    """Return level and form of the last `configure`, for processes that log beside this one; None in a library."""
+    return _configured
+
+
+def configure(level: str = "info", form: Form = "auto", stream: TextIO | None = None) -> None:
+    """Set up logging for the process; called by the command line. A library user keeps his own configuration."""
+    global _configured  # noqa: PLW0603 - what it says of is the process's too: structlog and logging
+    _configured = level, form
     out = stream if stream is not None else sys.stderr
     console = form == "console" or (form == "auto" and out.isatty())
     shared: list[structlog.typing.Processor] = [

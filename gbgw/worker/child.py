@@ -1,10 +1,11 @@
 """The media worker process: `python -m gbgw.worker.child CHANNEL HANDOVER`, both descriptors of socket pairs.
 
 It receives, muxes and serves what control asks for, and knows nothing of SIP. Control owns it: signals of a terminal or
-a service manager are not for it, and when the channel closes it gives everything back by itself and exits.
+a service manager are not for it. It ends when it is told to, when the channel closes, and at once when control is gone.
 """
 
 import asyncio
+import ctypes
 import os
 import resource
 import signal
@@ -71,6 +72,7 @@ from gbgw.worker.protocol import (
 REPORT_SECONDS: Final = 1.0
 LAST_SECONDS: Final = 3  # for giving everything back
 WATCHDOG_SECONDS: Final = 30  # a loop that does not turn for so long: the kernel ends the process
+PR_SET_PDEATHSIG: Final = 1
 _COUNTED: Final = [each.name for each in fields(Viewer) if each.type in (int, "int")]
 
 
@@ -86,6 +88,7 @@ class Child:
         self._tasks = asyncio.TaskGroup()
         self._ingests: dict[int, _Ingest] = {}
         self._seats: dict[str, _Seat] = {}
+        self._logging: Logging | None = None  # said since the start
 
     async def run(self) -> None:
         await self.channel.open(self._channel_socket)
@@ -132,7 +135,8 @@ class Child:
             raise SystemExit(1)
         self.number = start.number
         self.config = Config.model_validate_json(start.config)
-        log.configure(self.config.log.level, self.config.log.format)
+        told = self._logging or self.config.log
+        log.configure(told.level, told.format)
         structlog.contextvars.bind_contextvars(worker=start.number)
         if start.cpus:
             os.sched_setaffinity(0, start.cpus)
@@ -177,6 +181,7 @@ class Child:
             case Stop():
                 self._over.set()
             case Logging(level, form):
+                self._logging = message
                 log.configure(level, form)
             case OpenIngest():
                 self._ingests[message.ingest] = ingest = _Ingest(self, message.ingest)
@@ -406,7 +411,7 @@ class _ReportedViewers(Viewers):
     def __init__(self, channel: Channel) -> None:
         super().__init__()
         self._channel = channel
-        self._told: dict[str, dict[str, int]] = {}
+        self._told: dict[str, ViewerFigures] = {}
 
     def add(self, key: str, protocol: str, remote: str, *, wanted: str = "") -> Viewer:
         viewer = super().add(key, protocol, remote, wanted=wanted)
@@ -419,23 +424,23 @@ class _ReportedViewers(Viewers):
         last = _figures(viewer)
         super().remove(viewer)
         self._told.pop(viewer.id, None)
-        self._channel.send(ViewerLeft(ViewerFigures(viewer.id, last)))
+        self._channel.send(ViewerLeft(last))
 
     def news(self) -> list[ViewerFigures]:
         """Of the viewers whose figures changed since the last question."""
         changed = []
         for viewer in self:
-            counts = _figures(viewer)
-            if self._told.get(viewer.id) != counts:
-                self._told[viewer.id] = counts
-                changed.append(ViewerFigures(viewer.id, counts))
+            figures = _figures(viewer)
+            if self._told.get(viewer.id) != figures:
+                self._told[viewer.id] = figures
+                changed.append(figures)
         return changed
 
 
-def _figures(viewer: Viewer) -> dict[str, int]:
+def _figures(viewer: Viewer) -> ViewerFigures:
     counts = {name: getattr(viewer, name) for name in _COUNTED}
     counts["queue"] = viewer.queue()
-    return counts
+    return ViewerFigures(viewer.id, counts, viewer.round_trip)
 
 
 class _Reporter:
@@ -487,6 +492,8 @@ def _mark(number: int) -> str:
 def main() -> None:
     import uvloop
 
+    # Whoever ends control at once means its workers too. If it was gone before this line, the channel says so.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     # Control's, which ends its workers itself: a terminal and a service manager signal the whole group.
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)

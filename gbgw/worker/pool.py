@@ -7,7 +7,7 @@ at once (worker/remote.py); inviting again is the gateway's.
 import asyncio
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import Final, Literal, Self
+from typing import Final, Self
 
 from gbgw.base import limits
 from gbgw.base.config import Config
@@ -127,7 +127,7 @@ class WorkerPool:
             return ["the media workers are overloaded and take no more streams"]
         return []
 
-    def configure_logging(self, level: str, form: Literal["auto", "console", "json"]) -> None:
+    def configure_logging(self, level: str, form: log.Form) -> None:
         for slot in self._slots:
             slot.log(level, form)
 
@@ -227,7 +227,7 @@ class _Slot:
             self._worker.channel.send(Stop())
         self._wake.set()
 
-    def log(self, level: str, form: Literal["auto", "console", "json"]) -> None:
+    def log(self, level: str, form: log.Form) -> None:
         self._config = self._config.model_copy(
             update={"log": self._config.log.model_copy(update={"level": level, "format": form})}
         )
@@ -284,9 +284,12 @@ class _Slot:
                 process.channel.close()
                 raise
             self._worker = worker
+            is_first = not self.began.is_set()
             await self._start(worker)
+            # The gateway's own "ready" names the first; one after it follows on a "worker lost".
+            tell = pool._log.debug if is_first else pool._log.info
+            tell("worker ready", worker=self.number, pid=process.pid, ports=self._config.media.ports)
             await pool.keep_spare()
-            pool._log.info("worker ready", worker=self.number, pid=process.pid, ports=self._config.media.ports)
             await self._watch(worker)
         except GatewayError as error:
             self._failed(error)

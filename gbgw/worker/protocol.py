@@ -18,7 +18,7 @@ from gbgw.media.track import Track
 from gbgw.serve.source import Sample
 from gbgw.worker.base import IngestFigures, IngestSpec
 
-VERSION: Final = 1
+VERSION: Final = 2
 _LENGTH: Final = 4  # bytes before each message, big-endian
 
 
@@ -232,10 +232,11 @@ class ViewerCame:
 
 @dataclass(frozen=True, slots=True)
 class ViewerFigures:
-    """counts: whole numbers of serve.viewers.Viewer by field, `queue` among them."""
+    """counts: whole numbers of serve.viewers.Viewer by field, `queue` among them. round_trip: its own, in seconds."""
 
     id: str
     counts: dict[str, int]
+    round_trip: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -369,6 +369,7 @@ class RemoteWorker:
                 viewer.queue = _constant(value)
             elif isinstance(getattr(viewer, name, None), int):
                 setattr(viewer, name, value)
+        viewer.round_trip = told.round_trip
 
     def _learn(self, report: Report) -> None:
         if report.seconds > 0 and self.cpu_seconds:

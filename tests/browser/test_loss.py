@@ -52,6 +52,9 @@ async def test_lost_packets_cost_no_picture(demo: Demo, console_of: Callable[...
         repaired = int(shown.split(",")[1])
         (row,) = demo.gateway.viewers.of(key)
         tally = demo.gateway.tally
+        async with asyncio.timeout(3):  # a media worker tells its figures once a second
+            while row.nacks < repaired or row.round_trip is None:  # noqa: ASYNC110 - counted, not told
+                await asyncio.sleep(0.05)
         print(
             f"loss {loss:.0%}: dropped {relay.dropped} of {relay.dropped + relay.passed}; browser: lost {lost:.0f},"
             f" NACK messages {asked:.0f}, repaired {repaired}, freezes {await figure(console, 'stat-freezes'):.0f};"
@@ -60,10 +63,8 @@ async def test_lost_packets_cost_no_picture(demo: Demo, console_of: Callable[...
         assert relay.dropped > 0
         assert lost > 0
         assert repaired >= lost * 0.7  # the newest are on their way
-        assert row.nacks >= repaired
         assert 0 < row.lost <= relay.dropped
         assert row.resent == tally["webrtc.resent"] > 0
-        assert row.round_trip is not None
         assert row.round_trip < 0.5
         assert await figure(console, "stat-freezes") == 0
         assert row.plis <= 1

@@ -45,6 +45,13 @@ def workers(request: pytest.FixtureRequest) -> int:
     return int(getattr(request, "param", 0))
 
 
+@pytest.fixture(params=[0, 1])
+def media_workers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """A test of commands runs with both, and sees no difference."""
+    monkeypatch.setenv("GBGW_MEDIA__WORKERS", str(request.param))
+    return int(request.param)
+
+
 @pytest.fixture
 def gateway_at(tmp_path: Path, workers: int) -> Callable[..., object]:
     """`async with gateway_at("media.loss=pass") as gateway`; at the end everything it owned must be back."""

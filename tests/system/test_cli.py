@@ -19,9 +19,9 @@ from click.testing import CliRunner
 import gbgw
 from gbgw.cli import main
 from tests.support.peer import Camera
-from tests.support.process import Command, command, free_port, is_bound
+from tests.support.process import Command, command, descendants, free_port, is_bound, is_running
 from tests.system.conftest import CHANNEL, DEVICE, KEY, PASSWORD
-from tests.system.steps import sending
+from tests.system.steps import fact, sending
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -82,6 +82,7 @@ async def test_the_first_start_prints_a_token_and_later_ones_honour_it(tmp_path:
         assert await gateway.end(signal.SIGINT) == 0
 
 
+@pytest.mark.usefixtures("media_workers")
 async def test_the_log_is_one_json_event_a_line(tmp_path: Path) -> None:
     async with served(tmp_path) as gateway:
         assert await gateway.end(signal.SIGTERM) == 0
@@ -141,6 +142,7 @@ async def test_a_camera_that_never_answers_the_bye_does_not_hold_it(tmp_path: Pa
         await camera.expect("BYE")
 
 
+@pytest.mark.usefixtures("media_workers")
 async def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     sip = free_port()
     async with served(tmp_path, sip=sip) as gateway, Camera(DEVICE, server=("127.0.0.1", sip)) as camera:
@@ -152,12 +154,15 @@ async def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
             async with sending(camera, invite), await asking:
                 gateway.process.send_signal(signal.SIGTERM)
                 await camera.expect("BYE")  # is being waited for now
+                below = descendants(gateway.pid)
                 assert await gateway.end(signal.SIGTERM, 0.5) == 128 + signal.SIGTERM
+                await fact(lambda: not any(map(is_running, below)), "no worker is left", 0.5)
 
 
 # Configuration
 
 
+@pytest.mark.usefixtures("media_workers")
 async def test_sighup_takes_what_can_change_and_names_the_rest(tmp_path: Path) -> None:
     file = tmp_path / "gbgw.toml"
     port = free_port()
@@ -210,6 +215,7 @@ def run(*arguments: str, folder: Path, env: dict[str, str] | None = None) -> sub
     ],
     ids=["sip-udp", "sip-tcp", "http"],
 )
+@pytest.mark.usefixtures("media_workers")
 def test_a_port_in_use(tmp_path: Path, kind: socket.SocketKind, setting: str, remedy: str) -> None:
     with socket.socket(socket.AF_INET, kind) as taken:
         taken.bind(("127.0.0.1", 0))
@@ -263,6 +269,7 @@ def test_an_error_is_one_line_with_its_code(tmp_path: Path, arguments: tuple[str
     assert said in line
 
 
+@pytest.mark.usefixtures("media_workers")
 def test_a_folder_that_cannot_take_the_token_is_named(tmp_path: Path) -> None:
     setting = f"auth.admin_token_file={tmp_path}/none/token"
     ended = run(
@@ -337,7 +344,7 @@ async def test_a_bug_in_one_session_is_counted_and_costs_only_that_session(
     from gbgw.gateway import Gateway
     from gbgw.session import Session
     from tests.system.conftest import configuration
-    from tests.system.steps import FREE, fact, online, opened, playing, plays_on
+    from tests.system.steps import FREE, online, opened, playing, plays_on
 
     other = "34020000001320000002"
     original = Session._answered

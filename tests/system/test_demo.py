@@ -51,7 +51,7 @@ def ports_of(url: str) -> int:
     return int(url.rpartition(":")[2])
 
 
-async def test_ready_soon_two_cameras_online_a_picture_and_nothing_left(tmp_path: Path) -> None:
+async def test_ready_soon_two_cameras_online_a_picture_and_nothing_left(tmp_path: Path, media_workers: int) -> None:
     began = asyncio.get_running_loop().time()
     async with command("demo", folder=tmp_path) as demo:
         await ready(demo)
@@ -71,7 +71,7 @@ async def test_ready_soon_two_cameras_online_a_picture_and_nothing_left(tmp_path
         (folder,) = os.listdir(tmp_path)
         assert folder.startswith("gbgw-demo-")
         below = descendants(demo.pid)
-        assert len(below) >= 2
+        assert len(below) >= 2 + media_workers
         assert await demo.end(signal.SIGINT, 5) == 0
     assert not any(map(is_running, below))
     assert os.listdir(tmp_path) == []
@@ -90,6 +90,7 @@ async def test_other_ways_to_end_it(tmp_path: Path, number: signal.Signals) -> N
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.usefixtures("media_workers")
 async def test_ended_while_it_starts(tmp_path: Path) -> None:
     async with command("demo", folder=tmp_path) as demo:
         async with asyncio.timeout(10):
@@ -111,6 +112,7 @@ async def test_ended_while_it_starts(tmp_path: Path) -> None:
     ],
     ids=["once", "twice", "killed"],
 )
+@pytest.mark.usefixtures("media_workers")
 async def test_whatever_ends_it_takes_cameras_and_transcoders_along(
     tmp_path: Path, signals: tuple[signal.Signals, ...], code: int
 ) -> None:

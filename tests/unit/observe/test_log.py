@@ -17,7 +17,8 @@ SECRET = "Gh7-secret_Value.42"
 
 
 @pytest.fixture(autouse=True)
-def _configuration_of_before() -> Iterator[None]:
+def _configuration_of_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(log, "_configured", None)
     before, root = structlog.get_config(), logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
@@ -163,3 +164,11 @@ def test_a_tally_line() -> None:
     events = [json.loads(line) for line in out.getvalue().splitlines()]
     assert [(event["counter"], event["count"]) for event in events] == [("ps.malformed", 1), ("ps.malformed", 5)]
     assert all(event["level"] == "warning" for event in events)
+
+
+def test_other_processes_are_told_how_this_one_logs() -> None:
+    assert log.configured() is None, "a library does not know"
+    log.configure("warning", "json", io.StringIO())
+    assert log.configured() == ("warning", "json")
+    log.configure("debug", "auto", io.StringIO())
+    assert log.configured() == ("debug", "auto")

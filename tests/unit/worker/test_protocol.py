@@ -54,6 +54,7 @@ MESSAGES: list[Message] = [
     Step(3, "published", 1.25),
     ViewerCame("abc", "KEY", "flv", "192.0.2.9"),
     ViewerLeft(ViewerFigures("abc", {"bytes": 1 << 40})),
+    ViewerLeft(ViewerFigures("abc", {"bytes": 1}, round_trip=0.021)),
     Report(
         1.0, 2.5, 1, 2, 3, (FIGURES,), (), {"rtp.lost": 2},
         (Sample("x", float("inf"), labels={"a": "b"}, buckets=((0.1, 1), (float("inf"), 2)), merge="max"),),

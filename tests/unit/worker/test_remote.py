@@ -276,7 +276,7 @@ async def test_permits_are_counted_for_all_and_come_back(world: World) -> None:
 async def test_rows_of_viewers_follow_those_of_the_worker(world: World) -> None:
     world.child.send(ViewerCame("a-row-of-the-worker", KEY, "flv", "192.0.2.9"))
     report = Report(
-        1.0, 5.0, 1, 2, 3, (), (ViewerFigures("a-row-of-the-worker", {"bytes": 700, "queue": 30, "id": 4}),),
+        1.0, 5.0, 1, 2, 3, (), (ViewerFigures("a-row-of-the-worker", {"bytes": 700, "queue": 30, "id": 4}, 0.02),),
         {"rtp.lost": 2}, (Sample("receive_late_seconds", 0.5, merge="max"), Sample("fanouts", 3)),
     )  # fmt: skip
     world.child.send(report)
@@ -284,6 +284,7 @@ async def test_rows_of_viewers_follow_those_of_the_worker(world: World) -> None:
     row = world.viewers.get("a-row-of-the-worker")
     assert row is not None
     assert (row.bytes, row.queue(), row.remote, row.id) == (700, 30, "192.0.2.9", "a-row-of-the-worker")
+    assert row.round_trip == 0.02
     world.child.send(ViewerLeft(ViewerFigures("a-row-of-the-worker", {"bytes": 900})))
     await world.until(lambda: len(world.viewers) == 0)
     assert list(world.viewers.by_protocol()) == [("flv", 0, 900, 0)]
