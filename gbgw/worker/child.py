@@ -1,11 +1,10 @@
-"""The media worker process: `python -m gbgw.worker.child CHANNEL HANDOVER`, both descriptors of socket pairs.
+"""The media worker process: `python -m gbgw.worker CHANNEL HANDOVER`, both descriptors of socket pairs.
 
 It receives, muxes and serves what control asks for, and knows nothing of SIP. Control owns it: signals of a terminal or
 a service manager are not for it. It ends when it is told to, when the channel closes, and at once when control is gone.
 """
 
 import asyncio
-import ctypes
 import os
 import resource
 import signal
@@ -72,7 +71,6 @@ from gbgw.worker.protocol import (
 REPORT_SECONDS: Final = 1.0
 LAST_SECONDS: Final = 3  # for giving everything back
 WATCHDOG_SECONDS: Final = 30  # a loop that does not turn for so long: the kernel ends the process
-PR_SET_PDEATHSIG: Final = 1
 _COUNTED: Final = [each.name for each in fields(Viewer) if each.type in (int, "int")]
 
 
@@ -492,11 +490,6 @@ def _mark(number: int) -> str:
 def main() -> None:
     import uvloop
 
-    # Whoever ends control at once means its workers too. If it was gone before this line, the channel says so.
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    # Control's, which ends its workers itself: a terminal and a service manager signal the whole group.
-    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ignored, signal.SIG_IGN)
     signal.alarm(WATCHDOG_SECONDS)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -504,7 +497,3 @@ def main() -> None:
     channel.setblocking(False)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(Child(channel, handover).run())
-
-
-if __name__ == "__main__":
-    main()

@@ -12,7 +12,7 @@ from typing import Final
 from gbgw.base.errors import LocalError
 from gbgw.worker import handover
 
-_MODULE: Final = "gbgw.worker.child"
+_MODULE: Final = "gbgw.worker"
 
 
 class WorkerProcess:

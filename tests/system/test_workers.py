@@ -394,7 +394,7 @@ async def watched_command(folder: Path, *more: str) -> AsyncIterator[tuple[Comma
 
 
 def children_of(gateway: Command) -> list[int]:
-    return [pid for pid in descendants(gateway.pid) if "gbgw.worker.child" in Path(f"/proc/{pid}/cmdline").read_text()]
+    return [pid for pid in descendants(gateway.pid) if "gbgw.worker" in Path(f"/proc/{pid}/cmdline").read_text()]
 
 
 async def test_sigterm_ends_workers_too(tmp_path: Path) -> None:
