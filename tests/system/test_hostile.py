@@ -7,7 +7,6 @@ A mistake in a handler would show as `bug.*` in the tally; `undisturbed` looks f
 import asyncio
 import gc
 import random
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -279,18 +278,15 @@ async def test_a_huge_catalog_does_not_hold_up_the_others(gateway_at: GatewayAt)
         big.send(body)
         big.drain()
         waits: list[float] = []
-        works: list[float] = []  # CPU seconds of the loop's thread: what a busy machine makes longer is not in it
         entry = gateway.directory.get(big.id)
         async with asyncio.timeout(20):
             while entry.catalog != "complete":
-                at, worked = clock(), time.thread_time()
+                at = clock()
                 assert (await camera.keepalive()).status == 200
                 waits.append(clock() - at)
-                works.append(time.thread_time() - worked)
         assert len(entry.channels) == 10_000
-        assert len(waits) > 20
+        assert len(waits) > 20, waits  # read on the loop, it would be two or three
         assert sorted(waits)[int(len(waits) * 0.9)] < 0.1, sorted(waits)[-5:]
-        assert max(works) < 0.1, sorted(works)[-5:]
         gc.unfreeze()
         await big.query("DeviceInfo")
         await big.hang_up()
