@@ -23,6 +23,7 @@ from gbgw.interview import Interviews
 from gbgw.net.drive import drive
 from gbgw.observe import log
 from gbgw.observe.events import Events
+from gbgw.questions import Questions
 from gbgw.reading import Reader
 from gbgw.sip.agent import Incoming
 from gbgw.sip.flow import Flow
@@ -43,10 +44,11 @@ class Devices:
 
     offline: a device is gone, end its streams. rebooted: it looks restarted. bound: it is reached by this flow from now
     on.
-    sip, interviews: made later, since both tell what they learn to this object; set before `run`.
+    sip, questions, interviews: made later, since both tell what they learn to this object; set before `run`.
     """
 
     sip: Answering
+    questions: Questions
     interviews: Interviews
 
     def __init__(
@@ -143,7 +145,7 @@ class Devices:
             case registrar.MessageReceived(device_id, document):
                 self.directory.seen(device_id, datetime.now(UTC))
                 if document.root == "Response":
-                    self.interviews.arrived(device_id, document)
+                    self.questions.arrived(device_id, document)
             case registrar.ReadBody():
                 self._reader.take(effect)
             case registrar.SaveBinding(binding):

@@ -41,6 +41,7 @@ from gbgw.observe import log
 from gbgw.observe.events import Events
 from gbgw.observe.histogram import Histogram
 from gbgw.playing import Playing
+from gbgw.questions import Questions
 from gbgw.serve.auth import Authority
 from gbgw.serve.context import Serving
 from gbgw.serve.http import HttpServer
@@ -126,10 +127,10 @@ class Gateway:
                     tally=self.tally,
                 )
             )
-            self._interviews = await stack.enter_async_context(
-                Interviews(self._sip, self._platform, self.directory, self.devices, self.tally)
-            )
-            self.devices.sip, self.devices.interviews = self._sip, self._interviews
+            self._questions = Questions(self._sip, self._platform, self.directory, self.tally)
+            interviews = Interviews(self._questions, self.devices, self.tally)
+            self.devices.sip, self.devices.questions = self._sip, self._questions
+            self.devices.interviews = await stack.enter_async_context(interviews)
             self._tasks = await asyncio.TaskGroup().__aenter__()
             # Not told of an error in the body, which would come out wrapped in a group
             stack.push_async_callback(self._tasks.__aexit__, None, None, None)
@@ -421,7 +422,7 @@ class Gateway:
         entry = self.directory.get(session.target.device_id)
         if self._stopping or entry is None or entry.flow is None:
             return
-        sn = self._interviews.next_sn(entry.id)
+        sn = self._questions.next_sn(entry.id)
         body = self._keyframes.make(session.key, session.target.channel_id, sn, edition_of(entry.edition or None), now)
         if body is not None:
             self.tally.add("keyframe.asked")
@@ -497,7 +498,7 @@ class Gateway:
             "ports": self._worker.port_counts().in_use,
             "ssrcs": self._ssrcs.in_use,
             "dialogs": self._sip.agent.dialogs,
-            "questions": self._interviews.pending,
+            "questions": self._questions.pending,
         }
 
     def not_ready(self) -> list[str]:

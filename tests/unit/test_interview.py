@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from gbgw import interview
+from gbgw import interview, questions
 from gbgw.base import limits
 from gbgw.base.errors import PeerError
 from gbgw.base.tally import Tally
@@ -17,6 +17,7 @@ from gbgw.gb.catalog import CatalogDone
 from gbgw.gb.invite import Platform
 from gbgw.gb.manscdp import CatalogItem, DeviceInfo
 from gbgw.interview import ANSWER_SECONDS, INTERVIEWERS, Interviews
+from gbgw.questions import Questions
 from gbgw.sip.flow import Flow
 from gbgw.sip.message import Request, Response
 from tests.support import clock
@@ -47,7 +48,8 @@ class World:
         self.sip_status = 200
         self.asking = 0
         self.most = 0
-        self.interviews = Interviews(self, Platform(PLATFORM, DOMAIN), self.directory, self, self.tally)
+        self.questions = Questions(self, Platform(PLATFORM, DOMAIN), self.directory, self.tally)
+        self.interviews = Interviews(self.questions, self, self.tally)
 
     def online(self, device_id: str = CAMERA) -> None:
         self.directory.registered(device_id, udp(), edition="3.0", expires=NOW, now=NOW)
@@ -82,14 +84,14 @@ class World:
     # What devices say
 
     def says_catalog(self, device_id: str, sn: int, total: int, items: list[CatalogItem]) -> None:
-        self.interviews.arrived(device_id, manscdp.parse(manscdp.catalog_part(sn, device_id, total, items)))
+        self.questions.arrived(device_id, manscdp.parse(manscdp.catalog_part(sn, device_id, total, items)))
 
     def says_info(self, device_id: str, sn: int) -> None:
         xml = (
             f'<?xml version="1.0"?><Response><CmdType>DeviceInfo</CmdType><SN>{sn}</SN><DeviceID>{device_id}</DeviceID>'
             "<Result>OK</Result><Manufacturer>Maker</Manufacturer></Response>"
         )
-        self.interviews.arrived(device_id, manscdp.parse(xml.encode()))
+        self.questions.arrived(device_id, manscdp.parse(xml.encode()))
 
     def behaves(self, device_id: str, cmd_type: str, sn: int) -> None:
         """A camera by the book, with two channels."""
@@ -105,8 +107,8 @@ async def interviewing() -> AsyncIterator[World]:
     world = World()
     async with world.interviews:
         yield world
-    assert world.interviews.pending == 0
-    assert world.interviews._questions.pending == 0
+    assert world.questions.pending == 0
+    assert world.questions._table.pending == 0
 
 
 def test_a_device_by_the_book() -> None:
@@ -256,7 +258,7 @@ def test_what_nobody_asked_for_is_counted() -> None:
 
 
 def test_a_flood_of_parts_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(interview, "PARTS", 10)
+    monkeypatch.setattr(questions, "PARTS", 10)
 
     async def main() -> None:
         async with interviewing() as world:
@@ -284,7 +286,7 @@ def test_a_cancelled_question_leaves_nothing() -> None:
                     await asyncio.sleep(delay)
                     task.cancel()
                 assert task.cancelled()
-                assert world.interviews.pending == 0
+                assert world.questions.pending == 0
 
     clock.run(main())
 
@@ -295,7 +297,7 @@ def test_the_gateway_ends_in_the_middle() -> None:
             world.online()
             world.interviews.schedule(CAMERA)
             await asyncio.sleep(5)
-            assert world.interviews.pending == 1
+            assert world.questions.pending == 1
 
     clock.run(main())
 
@@ -303,8 +305,8 @@ def test_the_gateway_ends_in_the_middle() -> None:
 def test_forgotten_a_device_starts_anew() -> None:
     async def main() -> None:
         async with interviewing() as world:
-            assert [world.interviews.next_sn(CAMERA) for _ in range(3)] == [1, 2, 3]
+            assert [world.questions.next_sn(CAMERA) for _ in range(3)] == [1, 2, 3]
             world.interviews.forget(CAMERA)
-            assert world.interviews.next_sn(CAMERA) == 1
+            assert world.questions.next_sn(CAMERA) == 1
 
     clock.run(main())
