@@ -1,4 +1,4 @@
-"""OpenAPI 3.1 out of the typed routes of serve/api.py, and the page that shows it without any foreign script."""
+"""OpenAPI 3.1 out of the typed routes of serve/api/, and the page that shows it without any foreign script."""
 
 import base64
 import hashlib

@@ -15,7 +15,8 @@ from yarl import URL
 
 from gbgw.base.config import HttpConfig
 from gbgw.base.errors import RequestError
-from gbgw.serve.api import _last_event_id, _paging
+from gbgw.serve.api.events import last_event_id
+from gbgw.serve.api.handling import paging
 from gbgw.serve.auth import Authority, check_origin
 from gbgw.serve.context import Serving
 from gbgw.serve.directives import Directives
@@ -69,7 +70,7 @@ def check(data: bytes) -> None:
     )
     authority = Authority(_NoTokens(), play_secret=b"f" * 32)
     assert status(lambda: authority.require_play(request, KEY)) in (401, 403)
-    for read in (Wish.of, _last_event_id, _paging, _directives):
+    for read in (Wish.of, last_event_id, paging, _directives):
         assert status(lambda read=read: read(request)) in (200, 400)  # type: ignore[misc]
     if status(lambda: check_origin(request, ("https://a.example",))) == 200:
         assert "//gate:8080" in origin.lower() or origin == "https://a.example"

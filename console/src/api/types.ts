@@ -1,4 +1,4 @@
-// Records of /api/v1, as gbgw/serve/source.py and gbgw/serve/api.py define them.
+// Records of /api/v1, as gbgw/serve/source.py and gbgw/serve/api/ define them.
 
 export type Scope = "view" | "control" | "admin";
 export type Transport = "udp" | "tcp-passive" | "tcp-active";
