@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Final, Literal, Self
 
 from gbgw import figures
+from gbgw.archive import Archive
 from gbgw.base import limits
 from gbgw.base.config import Config
 from gbgw.base.errors import ConfigError, GatewayError, LimitError, LocalError, MediaError, RequestError, StateError
@@ -33,6 +34,7 @@ from gbgw.gb.control import KeyFrameCommands
 from gbgw.gb.invite import Platform
 from gbgw.gb.manscdp import edition_of
 from gbgw.gb.ssrc import SsrcPool
+from gbgw.history import HistoryDesk
 from gbgw.interview import Interviews
 from gbgw.mux.feed import Feeds
 from gbgw.mux.transcode import Transcoders
@@ -131,6 +133,7 @@ class Gateway:
             interviews = Interviews(self._questions, self.devices, self.tally)
             self.devices.sip, self.devices.questions = self._sip, self._questions
             self.devices.interviews = await stack.enter_async_context(interviews)
+            self._archive = Archive(self._questions, self.directory, self.tally)
             self._tasks = await asyncio.TaskGroup().__aenter__()
             # Not told of an error in the body, which would come out wrapped in a group
             stack.push_async_callback(self._tasks.__aexit__, None, None, None)
@@ -553,6 +556,7 @@ class Gateway:
             viewers=self.viewers,
             whep=self._webrtc,
             relay=relay,
+            history=HistoryDesk(self._archive),
         )
         return HttpServer(serving)
 

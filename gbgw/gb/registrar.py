@@ -12,7 +12,7 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from typing import Final, Literal, Protocol
 
 from gbgw.base import limits
@@ -20,12 +20,12 @@ from gbgw.base.errors import AuthError, ManscdpError, SipError
 from gbgw.base.machine import Tick
 from gbgw.gb import manscdp
 from gbgw.gb.manscdp import Document, Edition, Keepalive
+from gbgw.gb.times import BEIJING
 from gbgw.sip.compose import ACCEPT, ALLOW
 from gbgw.sip.digest import Authenticator, Authorization, Verdict, ha1
 from gbgw.sip.flow import Flow
 from gbgw.sip.message import HeaderSource, NameAddr, Request, Response
 
-BEIJING: Final = timezone(timedelta(hours=8))
 DEFAULT_EXPIRES: Final = 86_400  # seconds, when neither Contact nor Expires says
 KEEPALIVE_SECONDS: Final = 60.0  # the standard's interval
 KEEPALIVE_COUNT: Final = 3  # the standard's number of missed ones

@@ -21,6 +21,7 @@ from gbgw.serve.source import Control, Observed, Sample, StreamSource
 from gbgw.serve.viewers import Viewer, Viewers
 
 if TYPE_CHECKING:
+    from gbgw.serve.history import History
     from gbgw.serve.hls_output import HlsOutputs
     from gbgw.serve.relay import Relay
     from gbgw.serve.whep import WhepBackend
@@ -59,6 +60,7 @@ class Serving:
     viewers: Viewers = field(default_factory=Viewers)
     whep: "WhepBackend | None" = None
     relay: "Relay | None" = None
+    history: "History" = ELSEWHERE
     play_only: bool = False
     mark: str = ""
     tasks: asyncio.TaskGroup | None = None

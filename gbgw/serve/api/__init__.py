@@ -8,13 +8,13 @@ from typing import Final
 
 from aiohttp import web
 
-from gbgw.serve.api import devices, events, streams, tokens
+from gbgw.serve.api import devices, events, history, streams, tokens
 from gbgw.serve.api.handling import handler
 from gbgw.serve.context import SERVING
 from gbgw.serve.openapi import DOCS_CSP, DOCS_PAGE, Route, document, path_names
 
 PREFIX: Final = "/api/v1"
-ROUTES: Final[tuple[Route, ...]] = (*devices.ROUTES, *streams.ROUTES, *tokens.ROUTES, *events.ROUTES)
+ROUTES: Final[tuple[Route, ...]] = (*devices.ROUTES, *history.ROUTES, *streams.ROUTES, *tokens.ROUTES, *events.ROUTES)
 
 
 def mount(app: web.Application, prefix: str) -> None:
