@@ -1,1 +1,1 @@
-"""AccessUnit -> Chunk, and back to a program stream; the only layer besides serve.webrtc that imports PyAV."""
+"""AccessUnit -> Chunk, and back to a program stream; the only layer that imports PyAV."""

@@ -1,7 +1,7 @@
 """One RTP stream to one WebRTC viewer through the core _webrtc: pace, retransmissions, sender reports.
 
 No task stands behind it: serve.pacer gives it its turns, the first as a rule in the call that brings a picture. Knows
-nothing of aiortc; serve.webrtc brings the keys, the address and what the viewer reports.
+nothing of aiortc; serve.native brings the keys and the address, serve.rtc_session what the viewer reports.
 """
 
 import asyncio

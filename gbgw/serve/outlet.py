@@ -1,7 +1,7 @@
 """From the hub to one WebRTC viewer, sans-IO: which pictures and sounds leave, in which order, with which times.
 
 Pictures are cut once for all viewers (serve.payloads). What carries them away is a Lane: serve.lane over our own
-sender, or the track of aiortc's in serve.webrtc.
+sender, or the track of aiortc's in serve.stock.
 """
 
 import time

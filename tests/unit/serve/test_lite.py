@@ -27,7 +27,7 @@ async def shared(sender: Literal["native", "aiortc"] = "native") -> AsyncIterato
     camera = Camera(units())
     camera.push(30)
     async with bench(camera.stream, ports=str(free_port()), sender=sender) as it:
-        yield camera, it, await it.rtc.shared_port("127.0.0.1")
+        yield camera, it, await it.rtc.addresses.shared_port("127.0.0.1")
 
 
 async def through(relay: LossyRelay, it: Bench, player: Player) -> None:
@@ -44,7 +44,7 @@ async def test_all_viewers_share_one_socket(sender: Literal["native", "aiortc"])
         players = [await stack.enter_async_context(Player()) for _ in range(6)]
         sessions = [(await it.play(player))[0] for player in players]
         assert len(port) == port.responder.sources == 6
-        assert len(it.rtc._shared) == 1
+        assert len(it.rtc.addresses._shared) == 1
         live = await camera.run(40)
         for player in players:
             await until(lambda player=player: len(player.pictures) >= len(video(live)))  # type: ignore[misc]

@@ -24,7 +24,7 @@ from gbgw.base.tally import Tally
 from gbgw.media import params
 from gbgw.media.hub import Stream
 from gbgw.mux.pattern import PatternSpec
-from gbgw.serve import lite, payloads, webrtc
+from gbgw.serve import lite, payloads, ports, rtc_session, stock
 from gbgw.serve.lane import NativeLane
 from gbgw.serve.lite import LiteConnection
 from gbgw.serve.outlet import Cut
@@ -214,7 +214,7 @@ async def test_a_sender_that_fails_ends_the_session(monkeypatch: pytest.MonkeyPa
         def broken(*_: Any) -> Any:
             raise OSError("libsrtp refuses")
 
-        monkeypatch.setattr(webrtc._Ready, "pack", broken)
+        monkeypatch.setattr(stock.Ready, "pack", broken)
         monkeypatch.setattr(NativeLane, "_burst", broken)
         await camera.run(10)
         await until(lambda: not len(it.rtc))
@@ -267,7 +267,7 @@ async def test_a_cancelled_answer_closes_its_socket(monkeypatch: pytest.MonkeyPa
     camera = Camera(units())
     camera.push(30)
     reached = asyncio.Event()
-    owner: Any = LiteConnection if PORTS else webrtc._Gathering
+    owner: Any = LiteConnection if PORTS else ports.Gathering
     name = "gather_candidates" if PORTS else "__call__"
     gather = getattr(owner, name)
 
@@ -303,7 +303,7 @@ async def self_contained(it: Bench, offer: str) -> str:
 
 
 async def test_a_viewer_that_never_connects_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webrtc, "CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr(rtc_session, "CONNECT_SECONDS", 0.3)
     camera = Camera(units())
     camera.push(30)
     async with bench(camera.stream) as it, Player() as player:
@@ -316,7 +316,7 @@ async def test_a_viewer_that_never_connects_is_given_up(monkeypatch: pytest.Monk
 
 
 async def test_a_viewer_that_connects_by_ice_alone_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webrtc, "CONNECT_SECONDS", 0.6)
+    monkeypatch.setattr(rtc_session, "CONNECT_SECONDS", 0.6)
     camera = Camera(units())
     camera.push(30)
     async with bench(camera.stream) as it, Player() as player:
@@ -386,7 +386,7 @@ async def test_a_viewer_that_vanishes_is_found_out(monkeypatch: pytest.MonkeyPat
 
 
 async def test_a_connection_that_does_not_close_is_torn_down(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webrtc, "CLOSE_SECONDS", 0.2)
+    monkeypatch.setattr(rtc_session, "CLOSE_SECONDS", 0.2)
     camera = Camera(units())
     camera.push(30)
     async with Player() as player:
@@ -448,7 +448,7 @@ async def test_addresses_that_are_told_and_bound(
     async with bench(Stream(KEY), advertise=advertise) as it:
         if PORTS and advertise:
             bound = "::"  # one socket, whatever address is told first
-        assert it.rtc.candidate_hosts(it.request(local)) == (bound, tuple(told))
+        assert it.rtc.addresses.hosts(it.request(local)) == (bound, tuple(told))
 
 
 @pytest.mark.parametrize("local", ["127.0.0.1", "::1"])
@@ -648,7 +648,7 @@ def sent_packets(session: Any) -> tuple[int, Callable[[], int]]:
         lane = session._outlet.video
         return lane._way.sender.packets, lambda: int(lane._way.sender.packets)
     paced, sent = session.transports[0]._send, [0]
-    assert isinstance(paced, webrtc._Paced)
+    assert isinstance(paced, stock.Paced)
     send = paced._send
 
     async def counting(data: bytes) -> None:
@@ -848,7 +848,7 @@ async def test_without_a_token_nothing_is_opened() -> None:
 
 
 async def test_a_client_that_leaves_while_it_posts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webrtc, "CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr(rtc_session, "CONNECT_SECONDS", 0.3)
     async with gateway() as (it, rtc, _), Player() as player:
         offer = (await player.offer()).encode()
         head = f"POST /live/{KEY}/whep HTTP/1.1\r\nHost: x\r\nContent-Type: application/sdp\r\n"
