@@ -17,7 +17,7 @@ from gbgw.base.tally import Tally
 from gbgw.directory import DeviceEntry, Directory
 from gbgw.gb import ids, registrar
 from gbgw.gb.catalog import CatalogDone
-from gbgw.gb.manscdp import DeviceInfo
+from gbgw.gb.manscdp import DeviceInfo, Document
 from gbgw.gb.registrar import Credentials, Registrar
 from gbgw.interview import Interviews
 from gbgw.net.drive import drive
@@ -44,7 +44,8 @@ class Devices:
 
     offline: a device is gone, end its streams. rebooted: it looks restarted. bound: it is reached by this flow from now
     on.
-    sip, questions, interviews: made later, since both tell what they learn to this object; set before `run`.
+    notified: takes what devices tell of their own accord.
+    sip, questions, interviews: made later, since they tell what they learn to this object; set before `run`.
     """
 
     sip: Answering
@@ -60,6 +61,7 @@ class Devices:
         offline: Callable[[str, GatewayError], None],
         rebooted: Callable[[str], None],
         bound: Callable[[str, Flow], None],
+        notified: Callable[[str, Document], None],
         tally: Tally,
         events: Events,
     ) -> None:
@@ -69,6 +71,7 @@ class Devices:
         self._offline = offline
         self._rebooted = rebooted
         self._bound_to = bound
+        self.notified = notified
         self._tally = tally
         self._events = events
         self._stored: dict[str, StoredDevice] = {}
@@ -146,6 +149,8 @@ class Devices:
                 self.directory.seen(device_id, datetime.now(UTC))
                 if document.root == "Response":
                     self.questions.arrived(device_id, document)
+                elif document.root == "Notify":
+                    self.notified(device_id, document)
             case registrar.ReadBody():
                 self._reader.take(effect)
             case registrar.SaveBinding(binding):

@@ -25,6 +25,7 @@ from gbgw.base import limits
 from gbgw.base.config import Config
 from gbgw.base.errors import ConfigError, GatewayError, LimitError, LocalError, MediaError, RequestError, StateError
 from gbgw.base.strict import is_strict
+from gbgw.cameras import CameraDesk
 from gbgw.control import ControlDesk, TokenRows
 from gbgw.devices import Devices
 from gbgw.dialogs import Dialogs
@@ -32,7 +33,7 @@ from gbgw.directory import Directory
 from gbgw.gb import ids, invite
 from gbgw.gb.control import KeyFrameCommands
 from gbgw.gb.invite import Platform
-from gbgw.gb.manscdp import edition_of
+from gbgw.gb.manscdp import Document, edition_of
 from gbgw.gb.ssrc import SsrcPool
 from gbgw.history import HistoryDesk
 from gbgw.interview import Interviews
@@ -112,9 +113,10 @@ class Gateway:
                 self.config.sip,
                 self._store,
                 self.directory,
-                offline=self._end_sessions,
+                offline=self._device_gone,
                 rebooted=self._end_silent_sessions,
                 bound=self._follow,
+                notified=self._notified,
                 tally=self.tally,
                 events=self.events,
             )
@@ -134,6 +136,9 @@ class Gateway:
             self.devices.sip, self.devices.questions = self._sip, self._questions
             self.devices.interviews = await stack.enter_async_context(interviews)
             self._archive = Archive(self._questions, self.directory, self.tally)
+            self.cameras = await stack.enter_async_context(
+                CameraDesk(self._questions, self._store, self.events, self.tally)
+            )
             self._tasks = await asyncio.TaskGroup().__aenter__()
             # Not told of an error in the body, which would come out wrapped in a group
             stack.push_async_callback(self._tasks.__aexit__, None, None, None)
@@ -456,6 +461,13 @@ class Gateway:
         if self._dialogs.has_orphans(device_id):
             self._tasks.create_task(self._dialogs.end_orphans(device_id, flow, self._sip), name=f"orphan:{device_id}")
 
+    def _notified(self, device_id: str, document: Document) -> None:
+        self.cameras.notified(device_id, document)
+
+    def _device_gone(self, device_id: str, cause: GatewayError) -> None:
+        self.cameras.gone(device_id)
+        self._end_sessions(device_id, cause)
+
     def _end_sessions(self, device_id: str, cause: GatewayError) -> None:
         for session in self._sessions.values():
             if session.target.device_id == device_id:
@@ -548,6 +560,7 @@ class Gateway:
         serving = Serving(
             source=self,
             control=desk,
+            cameras=self.cameras,
             observed=desk,
             authority=self._authority,
             feeds=self.feeds,

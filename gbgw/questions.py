@@ -146,9 +146,9 @@ class Question:
     ) -> None:
         self._owner.settled(self)
 
-    async def send(self, body: bytes) -> None:
-        """Put the question itself, whose SN must be `sn`. Raises as Questions.send does."""
-        answer = await self._owner.send(self.device_id, body, f"the {self.cmd_type} query")
+    async def send(self, body: bytes, what: str = "") -> None:
+        """Put the question itself, whose SN must be `sn`. what: for the error. Raises as Questions.send does."""
+        answer = await self._owner.send(self.device_id, body, what or f"the {self.cmd_type} query")
         self._owner.read_body(self.device_id, answer)
 
     async def answer(self, seconds: float = limits.QUERY_SECONDS) -> Document:

@@ -16,6 +16,7 @@ from gbgw.base.errors import StateError
 from gbgw.base.tally import Tally
 from gbgw.mux.feed import Feeds
 from gbgw.serve.auth import Authority
+from gbgw.serve.cameras import Cameras
 from gbgw.serve.fanout import Fanouts
 from gbgw.serve.source import Control, Observed, Sample, StreamSource
 from gbgw.serve.viewers import Viewer, Viewers
@@ -57,6 +58,7 @@ class Serving:
     feeds: Feeds
     http: HttpConfig = field(default_factory=HttpConfig)
     tally: Tally = field(default_factory=Tally)
+    cameras: Cameras = ELSEWHERE
     viewers: Viewers = field(default_factory=Viewers)
     whep: "WhepBackend | None" = None
     relay: "Relay | None" = None

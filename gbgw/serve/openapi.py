@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -10,15 +10,20 @@ from aiohttp import web
 from pydantic import BaseModel, TypeAdapter
 
 from gbgw import __version__
+from gbgw.serve.cameras import Caller
 from gbgw.serve.context import Serving
 from gbgw.serve.source import Scope
 
+NOBODY: Final = Caller("", "")
 _REFERENCE: Final = "#/components/schemas/{model}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call:
-    """One API request, checked: the caller may do it, path and body have their types."""
+    """One API request, checked: the caller may do it, path and body have their types.
+
+    audited: whether a route with an audit action writes its line; detail: what stands in it, None for the body.
+    """
 
     serving: Serving
     request: web.Request
@@ -26,18 +31,22 @@ class Call:
     body: Any  # of Route.body
     limit: int  # of a page
     after: str  # last id of the page before, "" for the first
+    caller: Caller = NOBODY
+    audited: bool = True
+    detail: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
     name: str
-    kind: Literal["string", "integer"]
+    kind: Literal["string", "integer", "number", "boolean"]
     summary: str
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One operation. `result` None: 204. `idempotent` is told in the description of every write."""
+    """One operation. `result` None: 204. `idempotent` is told in the description of every write. audit: the action that
+    the audit log calls it; "" for what is not logged there."""
 
     method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
     path: str
@@ -52,6 +61,7 @@ class Route:
     query: tuple[Query, ...] = ()
     errors: tuple[int, ...] = ()
     media: str = "application/json"
+    audit: str = ""
 
     @property
     def adapter(self) -> "TypeAdapter[Any] | None":
@@ -145,6 +155,8 @@ def _operation(route: Route, *, result: Any, body: Any, error: Any) -> dict[str,
     notes = [f"Scope: {route.scope}."] if route.scope is not None else []
     if route.method != "GET":
         notes.append("Idempotent." if route.idempotent else "Not idempotent.")
+    if route.audit:
+        notes.append("Written to the audit log.")
     operation["description"] = " ".join(notes)
     if route.body is not None:
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}

@@ -89,6 +89,22 @@ class StoredDialog:
     port: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class AuditRow:
+    """One control command. id: 0 before it is written. time: Unix seconds. detail: JSON."""
+
+    id: int
+    time: float
+    token: str
+    name: str
+    remote: str
+    action: str
+    device_id: str
+    channel_id: str
+    result: str
+    detail: str
+
+
 class Store(Protocol):
     """Writes without `await` semantics of their own are gathered and may be lost with the process up to 100 ms; those
     marked durable are not."""
@@ -131,6 +147,12 @@ class Store(Protocol):
     def dialog_closed(self, call_id: str, local_tag: str) -> None: ...
 
     async def dialogs(self) -> Sequence[StoredDialog]: ...
+
+    def add_audit(self, row: AuditRow) -> None:
+        """Gathered; the oldest beyond limits.AUDIT_ROWS go."""
+
+    async def audit(self, limit: int, *, before: int | None = None, device_id: str = "") -> Sequence[AuditRow]:
+        """Newest first. before: only ids below it; device_id "": of all devices."""
 
     async def flush(self) -> None:
         """Return when everything given so far is on disk."""

@@ -22,7 +22,7 @@ from gbgw.base.tally import Tally
 from gbgw.gb.manscdp import DEFAULT_EDITION, EDITIONS, CatalogItem, Edition
 from gbgw.gb.registrar import Binding
 from gbgw.sip.flow import Flow, Transport
-from gbgw.store.base import Device, StoredCatalog, StoredDialog, StoreError, Token
+from gbgw.store.base import AuditRow, Device, StoredCatalog, StoredDialog, StoreError, Token
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -57,6 +57,14 @@ MIGRATIONS: Final = (
         NULL, remote_target TEXT NOT NULL, route TEXT NOT NULL, ssrc TEXT NOT NULL, port INTEGER NOT NULL, PRIMARY KEY
         (call_id, local_tag)
     ) WITHOUT ROWID;
+    """,
+    """
+    CREATE TABLE audit (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, time REAL NOT NULL, token TEXT NOT NULL, name TEXT NOT NULL, remote TEXT
+        NOT NULL, action TEXT NOT NULL, device_id TEXT NOT NULL, channel_id TEXT NOT NULL, result TEXT NOT NULL, detail
+        TEXT NOT NULL
+    );
+    CREATE INDEX audit_of_device ON audit (device_id, id);
     """,
 )
 VERSION: Final = len(MIGRATIONS)
@@ -210,6 +218,27 @@ class SqliteStore:
         )
         return [_dialog(row) for row in rows]
 
+    # Audit
+
+    def add_audit(self, row: AuditRow) -> None:
+        values = dataclasses.astuple(row)[1:]
+
+        def add(db: sqlite3.Connection) -> None:
+            names = ", ".join(field.name for field in dataclasses.fields(AuditRow)[1:])
+            last = db.execute(f"INSERT INTO audit ({names}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values).lastrowid
+            db.execute("DELETE FROM audit WHERE id <= ?", ((last or 0) - limits.AUDIT_ROWS,))
+
+        self._later(add)
+
+    async def audit(self, limit: int, *, before: int | None = None, device_id: str = "") -> Sequence[AuditRow]:
+        names = ", ".join(field.name for field in dataclasses.fields(AuditRow))
+        where = ["id < ?"] + (["device_id = ?"] if device_id else [])
+        values = (before if before is not None else 1 << 62, *((device_id,) if device_id else ()), limit)
+        rows = await self._read(
+            f"SELECT {names} FROM audit WHERE {' AND '.join(where)} ORDER BY id DESC LIMIT ?", values
+        )
+        return [AuditRow(*row) for row in rows]
+
     # The thread
 
     async def flush(self) -> None:
@@ -275,11 +304,11 @@ class SqliteStore:
         self._submit()  # what was given before comes before
         return await self._run(_commit_one, self._connection, write)
 
-    async def _read(self, sql: str) -> list[Row]:
+    async def _read(self, sql: str, values: Row = ()) -> list[Row]:
         if self._closed:
             raise StoreError("the store is closed")
         self._submit()
-        return await self._run(_select, self._connection, sql)
+        return await self._run(_select, self._connection, sql, values)
 
     async def _run(self, call: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         return await self._loop.run_in_executor(self._executor, functools.partial(call, *arguments, **named))
@@ -379,9 +408,9 @@ def _commit_one(connection: sqlite3.Connection, write: Callable[[sqlite3.Connect
     return results[0]
 
 
-def _select(connection: sqlite3.Connection, sql: str) -> list[Row]:
+def _select(connection: sqlite3.Connection, sql: str, values: Row) -> list[Row]:
     try:
-        return connection.execute(sql).fetchall()
+        return connection.execute(sql, values).fetchall()
     except sqlite3.Error as error:
         raise StoreError(f"the store cannot be read: {error}", remedy="restore the file from a backup") from None
 

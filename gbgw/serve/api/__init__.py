@@ -8,13 +8,24 @@ from typing import Final
 
 from aiohttp import web
 
-from gbgw.serve.api import devices, events, history, streams, tokens
+from gbgw.serve.api import audit, commands, devices, events, history, parameters, ptz, snapshots, streams, tokens
 from gbgw.serve.api.handling import handler
 from gbgw.serve.context import SERVING
 from gbgw.serve.openapi import DOCS_CSP, DOCS_PAGE, Route, document, path_names
 
 PREFIX: Final = "/api/v1"
-ROUTES: Final[tuple[Route, ...]] = (*devices.ROUTES, *history.ROUTES, *streams.ROUTES, *tokens.ROUTES, *events.ROUTES)
+ROUTES: Final[tuple[Route, ...]] = (
+    *devices.ROUTES,
+    *ptz.ROUTES,
+    *commands.ROUTES,
+    *parameters.ROUTES,
+    *snapshots.ROUTES,
+    *history.ROUTES,
+    *streams.ROUTES,
+    *tokens.ROUTES,
+    *audit.ROUTES,
+    *events.ROUTES,
+)
 
 
 def mount(app: web.Application, prefix: str) -> None:
@@ -27,6 +38,7 @@ def mount(app: web.Application, prefix: str) -> None:
             app.router.add_get(path, answer)
         else:
             app.router.add_route(route.method, path, answer)
+    snapshots.mount(app, prefix)
     app.router.add_get(f"{prefix}{PREFIX}/openapi.json", _openapi)
     app.router.add_get(f"{prefix}/api/docs", _docs)
 

@@ -120,6 +120,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         send_iframe,
         "Ask a channel for a key frame",
         "control",
+        audit="iframe",
         errors=CAMERA,
     ),
 )

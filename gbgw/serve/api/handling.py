@@ -1,16 +1,19 @@
 """From a request to an operation and back: who may, the body and the page asked for, the answer as JSON."""
 
 import asyncio
+import json
 from typing import Any, Final
 
 from aiohttp import web
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from gbgw.base import limits
-from gbgw.base.errors import RequestError
+from gbgw.base.errors import GatewayError, RequestError
 from gbgw.serve.api.shapes import Page
+from gbgw.serve.auth import allows
+from gbgw.serve.cameras import Caller
 from gbgw.serve.context import SERVING
-from gbgw.serve.openapi import Call, Route
+from gbgw.serve.openapi import NOBODY, Call, Route
 
 DEFAULT_PAGE: Final = 100
 _BODY_SECONDS: Final = 20.0
@@ -22,11 +25,14 @@ def handler(route: Route) -> Any:
 
     async def handle(request: web.Request) -> web.StreamResponse:
         serving = request.app[SERVING]
+        caller = NOBODY
         if route.scope is not None:
-            serving.authority.require(request, route.scope, query=route.media == "text/event-stream")
+            row = serving.authority.require(request, route.scope, query=route.media == "text/event-stream")
+            caller = Caller(row.id, row.name, serving.remote(request), allows(row, "admin"))
         body = await _read(request, route.body) if route.body is not None else None
         limit, after = paging(request) if route.paged else (DEFAULT_PAGE, "")
-        result = await route.call(Call(serving, request, dict(request.match_info), body, limit, after))
+        call = Call(serving, request, dict(request.match_info), body, limit, after, caller)
+        result = await (_audited(route, call) if route.audit else route.call(call))
         if isinstance(result, web.StreamResponse):
             return result
         headers = {"Cache-Control": "no-store"}
@@ -38,6 +44,35 @@ def handler(route: Route) -> Any:
         )
 
     return handle
+
+
+async def _audited(route: Route, call: Call) -> Any:
+    """Perform a control command and write down who had it done and what came of it."""
+    outcome = "cancelled"
+    try:
+        result = await route.call(call)
+        outcome = "ok"
+        return result
+    except GatewayError as error:
+        outcome = error.code
+        raise
+    finally:
+        if call.audited or outcome != "ok":
+            detail: dict[str, Any] = {name: text for name, text in call.path.items() if name not in ("id", "cid")}
+            detail |= dict(call.request.query)
+            detail.pop("token", None)
+            if call.detail is not None:
+                detail |= call.detail
+            elif isinstance(call.body, BaseModel):
+                detail["body"] = call.body.model_dump(mode="json", exclude_unset=True)
+            ids = call.path["id"], call.path.get("cid", "")
+            call.serving.cameras.record(call.caller, route.audit, *ids, outcome, _short(detail))
+
+
+def _short(detail: dict[str, Any]) -> dict[str, Any]:
+    """Keep what fits in a line of the audit log."""
+    text = json.dumps(detail, ensure_ascii=False)
+    return detail if len(text) <= limits.AUDIT_DETAIL else {"cut": text[: limits.AUDIT_DETAIL]}
 
 
 async def _read(request: web.Request, model: type[BaseModel]) -> BaseModel:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from gbgw.base.errors import RequestError
-from gbgw.serve.openapi import Call
+from gbgw.serve.openapi import Call, Query
 from gbgw.serve.source import Channel, Device
 
 T = TypeVar("T")
@@ -56,3 +56,20 @@ def unknown_channel(key: str | None) -> RequestError:
         remedy="/api/v1/devices/ID/channels lists them.",
         stream=key,
     )
+
+
+FORCE: Final = Query("force", "boolean", "1: send it even if the device's edition of the standard has no such command")
+
+
+def forced(call: Call) -> bool:
+    return call.request.query.get("force", "").lower() in ("1", "true", "yes")
+
+
+def number_of(call: Call, name: str, allowed: range) -> int:
+    """The number in the path. Raises RequestError 404 `out_of_range`."""
+    text = call.path[name]
+    if not (text.isascii() and text.isdigit() and len(text) <= 9 and int(text) in allowed):
+        raise RequestError(
+            f"{text[:20]} is not {allowed.start} to {allowed.stop - 1}.", status=404, code="out_of_range"
+        )
+    return int(text)

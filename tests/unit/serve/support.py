@@ -18,6 +18,7 @@ from gbgw.media.hub import Stream
 from gbgw.mux.feed import Feeds
 from gbgw.mux.pattern import PatternSpec
 from gbgw.serve.auth import Authority
+from gbgw.serve.cameras import Caller
 from gbgw.serve.context import Serving
 from gbgw.serve.http import HttpServer
 from gbgw.serve.source import (
@@ -231,6 +232,18 @@ class FakeControl:
         return self.reasons
 
 
+class FakeCameras:
+    """Keeps the audit log; the commands themselves are proved over a real gateway (tests/system)."""
+
+    def __init__(self) -> None:
+        self.audited: list[tuple[str, str, str, str, str]] = []
+
+    def record(
+        self, caller: Caller, action: str, device_id: str, channel_id: str, result: str, detail: Mapping[str, Any]
+    ) -> None:
+        self.audited.append((caller.name, action, device_id, channel_id, result))
+
+
 @dataclass
 class World:
     """A running server and what stands around it."""
@@ -242,6 +255,7 @@ class World:
     client: aiohttp.ClientSession
     admin: str
     server: HttpServer
+    cameras: FakeCameras
 
     @property
     def port(self) -> int:
@@ -272,11 +286,12 @@ async def world(
     await authority.load()
     admin = await authority.ensure_admin()
     assert admin is not None
-    serving = Serving(source, control, control, authority, Feeds(), HttpConfig(**http), whep=whep)
+    cameras: Any = FakeCameras()
+    serving = Serving(source, control, control, authority, Feeds(), HttpConfig(**http), cameras=cameras, whep=whep)
     async with HttpServer(serving, listen="127.0.0.1:0") as server:
         url = f"http://127.0.0.1:{server.address[1]}"
         async with aiohttp.ClientSession() as client:
-            yield World(url, serving, source, control, client, admin, server)
+            yield World(url, serving, source, control, client, admin, server, cameras)
 
 
 async def until(condition: Any, seconds: float = 3.0) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from typing import Any
 
 import pytest
@@ -109,6 +110,7 @@ async def test_channels_catalog_and_keyframe() -> None:
         assert it.control.refreshed == [DEVICE]
         await it.json("POST", f"{base}/channels/{CHANNEL}/iframe", status=204)
         assert it.control.keyframes == [(DEVICE, CHANNEL)]
+        assert it.cameras.audited == [("admin", "iframe", DEVICE, CHANNEL, "ok")]
         it.control.failure = MediaError("Silence.", code="device_offline")
         late = await it.json("POST", f"{base}/catalog", status=504)
         assert late["error"]["code"] == "device_offline"
@@ -189,7 +191,7 @@ async def test_every_operation_refuses_strangers() -> None:
     async with world() as it:
         for route in ROUTES:
             path = route.path.replace("{id}", DEVICE).replace("{cid}", CHANNEL).replace("{key}", KEY)
-            url = f"{it.url}{PREFIX}{path.replace('{viewer}', 'x')}"
+            url = f"{it.url}{PREFIX}{re.sub(r'{[a-z]+}', 'x', path)}"
             for headers in ({}, it.bearer("gbgw_wrong")):
                 async with it.client.request(route.method, url, headers=headers) as response:
                     assert response.status == 401, route.path
