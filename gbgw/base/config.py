@@ -69,7 +69,7 @@ def host_port(text: str) -> tuple[str, int]:
 
 
 class SipConfig(Section):
-    id: str = Field("34020000002000000001", pattern=r"^\d{20}$", description="20-digit code of this platform")
+    id: str = Field("34020000002000000001", pattern=r"^[0-9]{20}$", description="20-digit code of this platform")
     domain: str = Field("3402000000", pattern=r"^[A-Za-z0-9.:-]{1,64}$", description="SIP domain and digest realm")
     listen: tuple[str, ...] = ("udp://0.0.0.0:5060", "tcp://0.0.0.0:5060")
     advertise: str = Field("", description="address in Contact and SDP; empty: per peer, by route")

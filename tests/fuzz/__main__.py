@@ -1,6 +1,6 @@
 """`make fuzz`: all targets, or those named, for a time or a number of inputs, and a table of the tool's counts.
 
-    python -m tests.fuzz [NAME...] [--seconds N | --runs N] [--log FILE]
+    python -m tests.fuzz [NAME...] [--seconds N | --runs N] [--log FILE]      goes on where an earlier run ended
     python -m tests.fuzz NAME --input FILE      one input alone, to reproduce a finding
 
 Exits with 1 at a finding; its input is then a file of tests/fuzz/corpus/NAME.
@@ -10,18 +10,23 @@ import argparse
 import json
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from tests.fuzz import campaign, instrumented, targets
 from tests.fuzz.campaign import Count
 
-COLUMNS = ("target", "inputs", "inputs/CPU s", "edges", "new in last 5th", "corpus", "model", "peak MB", "finding")
+COLUMNS = (
+    *("target", "inputs", "inputs/CPU s", "edges at 4/5", "edges", "corpus", "model"),
+    *("slowest ms", "peak MB", "finding"),
+)
 
 
 def row(count: Count) -> tuple[str, ...]:
     return (
-        *(count.name, f"{count.inputs:,}", f"{count.per_second:,.0f}", str(count.edges), str(count.new_edges_late)),
-        *(str(count.corpus), str(count.model_inputs or "-"), str(count.peak_megabytes), count.finding or "none"),
+        *(count.name, f"{count.inputs:,}", f"{count.per_second:,.0f}", str(count.early_edges), str(count.edges)),
+        *(str(count.corpus), str(count.model_inputs or "-"), str(count.slowest_milliseconds)),
+        *(str(count.peak_megabytes), count.finding or "none"),
     )
 
 
@@ -48,7 +53,7 @@ def main(arguments: list[str]) -> int:
     options = argparse.ArgumentParser(prog="python -m tests.fuzz")
     options.add_argument("names", nargs="*", metavar="NAME", help=" ".join(targets.TARGETS))
     options.add_argument("--seconds", type=int, default=0, help="for each target")
-    options.add_argument("--runs", type=int, default=0, help="inputs for each target")
+    options.add_argument("--runs", type=int, default=0, help="inputs for each target, earlier ones included")
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--log", type=Path, help="one line of JSON is appended for each target")
     options.add_argument("--input", type=Path)
@@ -72,7 +77,7 @@ def main(arguments: list[str]) -> int:
         counts.append(count)
         if wanted.log:
             with wanted.log.open("a") as file:
-                file.write(json.dumps(count.as_dict()) + "\n")
+                file.write(json.dumps({**asdict(count), "tail": []}) + "\n")
         if count.finding:
             report(count)
     print(table(counts))

@@ -1,5 +1,11 @@
-"""One run of libFuzzer on one target, and what its own log says of it."""
+"""Runs of libFuzzer on one target, and what its own log says of them.
 
+What was counted is kept in build/fuzz/NAME.json for as long as the code under test is the same, so that a campaign can
+be interrupted: a later run goes on from its corpus and adds to its counts.
+"""
+
+import hashlib
+import json
 import os
 import re
 import resource
@@ -17,17 +23,21 @@ WORK: Final = instrumented.ROOT / "build" / "fuzz"
 SLOWEST_SECONDS: Final = 10  # for one input; the slowest takes milliseconds
 MEMORY_MEGABYTES: Final = 2_048
 MODEL_SECONDS: Final = 20.0  # the slow half of a native target, on what the run found
+SLICES: Final = 5  # of a number of inputs: what an interrupted run loses at most
+SLICE_INPUTS: Final = 100_000  # the start of a process is not worth less
 STATUS: Final = re.compile(r"^#(\d+)\s+\S+\s+cov: (\d+) ft: (\d+) corp: (\d+)")
 STATISTIC: Final = re.compile(r"^stat::(\w+):\s+(\d+)")
+SLOWEST: Final = re.compile(r"^gbgw-fuzz: slowest input so far: (\d+) ms")
 
 
 @dataclass
 class Count:
-    """The tool's own counts of a run.
+    """The tool's own counts of one run, or of several one after the other.
 
-    cpu_seconds: of the process, its start and the reading of seeds included. edges: of the code under test, seen by all
-    inputs. new_edges_late: how many of them only in the last fifth of the inputs. finding: the input that broke it.
-    model_inputs: how many inputs of the corpus the model agreed on afterwards.
+    cpu_seconds: of the processes, their start and the reading of seeds included. edges: of the code under test, seen by
+    all inputs. rises: (inputs, edges) wherever edges were seen for the first time. slowest_milliseconds: CPU time of
+    one input. finding: the input that broke it. model_inputs: how many inputs of the corpus the model agreed on
+    afterwards.
     """
 
     name: str
@@ -36,23 +46,95 @@ class Count:
     edges: int = 0
     features: int = 0
     corpus: int = 0
-    new_edges_late: int = 0
-    slowest_seconds: int = 0
+    slowest_milliseconds: int = 0
     peak_megabytes: int = 0
     model_inputs: int = 0
     finding: str = ""
+    rises: list[tuple[int, int]] = field(default_factory=list)
     tail: list[str] = field(default_factory=list)
 
     @property
     def per_second(self) -> float:
         return self.inputs / self.cpu_seconds if self.cpu_seconds else 0.0
 
-    def as_dict(self) -> dict[str, object]:
-        return {**asdict(self), "tail": [], "per_second": round(self.per_second)}
+    @property
+    def early_edges(self) -> int:
+        """Those seen by the first four fifths of the inputs."""
+        return max((edges for inputs, edges in self.rises if inputs <= 0.8 * self.inputs), default=0)
+
+    def then(self, later: "Count") -> "Count":
+        """Both together. An edge that the later run did not see again is not forgotten, nor counted twice."""
+        rises = list(self.rises)
+        for inputs, edges in later.rises:
+            if not rises or edges > rises[-1][1]:
+                rises.append((self.inputs + inputs, edges))
+        return Count(
+            self.name,
+            self.inputs + later.inputs,
+            round(self.cpu_seconds + later.cpu_seconds, 1),
+            max(self.edges, later.edges),
+            max(self.features, later.features),
+            later.corpus,
+            max(self.slowest_milliseconds, later.slowest_milliseconds),
+            max(self.peak_megabytes, later.peak_megabytes),
+            later.model_inputs,
+            later.finding,
+            rises,
+            later.tail,
+        )
 
 
 def run(name: str, *, seconds: int = 0, runs: int = 0, seed: int = 0, fixtures: Path | None = None) -> Count:
-    """Fuzz one target for a time or a number of inputs, whichever comes first; 0 of both: until it is stopped."""
+    """Fuzz one target until it has had so many inputs, those of earlier runs on the same code included, or for a time;
+    0 of both: until it is stopped.
+    """
+    code = code_of(name)
+    count = recall(name, code)
+    while True:
+        lacking = runs - count.inputs if runs else 0
+        if runs and lacking <= 0:
+            return count
+        part = min(lacking, max(SLICE_INPUTS, -(-runs // SLICES)))
+        found = _once(name, seconds=seconds, runs=part, seed=seed + count.inputs if seed else 0, fixtures=fixtures)
+        count = count.then(found)
+        is_last = not runs or bool(count.finding) or count.inputs >= runs
+        if name in targets.NATIVE and is_last and not count.finding:
+            _ask_the_model(count, WORK / name)
+        remember(count, code)
+        if is_last:
+            return count
+
+
+def code_of(name: str) -> str:
+    """Tells one state of the code under test, and of its target, from another."""
+    if name in targets.NATIVE:
+        return instrumented.digest("fuzzer", instrumented.compiler("fuzzer"))
+    found = hashlib.sha256(sys.version.encode())
+    for path in [*sorted((instrumented.ROOT / "gbgw").rglob("*.py")), targets.HERE / f"fuzz_{name}.py"]:
+        found.update(str(path.relative_to(instrumented.ROOT)).encode() + path.read_bytes())
+    return found.hexdigest()
+
+
+def recall(name: str, code: str) -> Count:
+    """What earlier runs counted on this code."""
+    path = WORK / f"{name}.json"
+    if not path.exists():
+        return Count(name)
+    kept = json.loads(path.read_text())
+    if kept.pop("code") != code:
+        return Count(name)
+    return Count(**{**kept, "rises": [(inputs, edges) for inputs, edges in kept["rises"]]})
+
+
+def remember(count: Count, code: str) -> None:
+    """A finding is not kept: its input is a file of the corpus, which every run begins with."""
+    WORK.mkdir(parents=True, exist_ok=True)
+    kept = {**asdict(count), "code": code, "tail": [], "finding": ""}
+    (WORK / f"{count.name}.json").write_text(json.dumps(kept))
+
+
+def _once(name: str, *, seconds: int, runs: int, seed: int, fixtures: Path | None) -> Count:
+    """One process."""
     folder = WORK / name
     folder.mkdir(parents=True, exist_ok=True)
     seeds = _seeds(name, fixtures)
@@ -84,8 +166,6 @@ def run(name: str, *, seconds: int = 0, runs: int = 0, seed: int = 0, fixtures: 
     count.cpu_seconds = round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1)
     if code and not count.finding:
         count.finding = f"exit {code}"
-    if not count.finding and name in targets.NATIVE:
-        _ask_the_model(count, folder)
     return count
 
 
@@ -122,25 +202,24 @@ def _command(name: str) -> tuple[list[str], dict[str, str]]:
 
 
 def _read(count: Count, lines: Iterable[str]) -> None:
-    seen: list[tuple[int, int]] = []
     for line in lines:
         if not line.startswith("INFO: Instrumenting"):
             count.tail = [*count.tail[-59:], line.rstrip()]
         if status := STATUS.match(line):
-            count.inputs, count.edges, count.features, count.corpus = map(int, status.groups())
-            seen.append((count.inputs, count.edges))
+            count.inputs, edges, count.features, count.corpus = map(int, status.groups())
+            if edges > count.edges:
+                count.edges = edges
+                count.rises.append((count.inputs, edges))
         elif statistic := STATISTIC.match(line):
             value = int(statistic[2])
             if statistic[1] == "number_of_executed_units":
                 count.inputs = value
             elif statistic[1] == "peak_rss_mb":
                 count.peak_megabytes = value
-            elif statistic[1] == "slowest_unit_time_sec":
-                count.slowest_seconds = value
+        elif slowest := SLOWEST.match(line):
+            count.slowest_milliseconds = int(slowest[1])
         elif "Test unit written to" in line:
             count.finding = line.rpartition(" ")[2].strip()
-    early = [edges for inputs, edges in seen if inputs <= 0.8 * count.inputs]
-    count.new_edges_late = count.edges - max(early, default=0)
 
 
 def _ask_the_model(count: Count, folder: Path) -> None:

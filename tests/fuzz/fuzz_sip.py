@@ -77,5 +77,4 @@ def check(data: bytes) -> None:
     messages += [item for item in whole if not isinstance(item, tuple | Ping)]  # type: ignore[misc]
     for message in messages:
         examine(message)
-    converse(messages, UDP)
-    converse(messages, TCP)
+    converse(messages, (UDP, TCP)[len(data) % 2])

@@ -60,7 +60,7 @@ def build(flavour: Flavour, *, seconds: float = 600.0) -> Path:
     """Build what is not built yet; return the folder of the modules (and, for `fuzzer`, of the program)."""
     cc = compiler(flavour)
     folder = BUILDS / flavour
-    stamp, wanted = folder / "stamp", _digest(flavour, cc)
+    stamp, wanted = folder / "stamp", digest(flavour, cc)
     if stamp.exists() and stamp.read_text() == wanted:
         return folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -125,7 +125,8 @@ def _run(command: list[str], environment: dict[str, str], seconds: float) -> Non
         raise BuildError(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
 
 
-def _digest(flavour: str, cc: str) -> str:
+def digest(flavour: Flavour, cc: str) -> str:
+    """Of everything that goes into a build."""
     version = subprocess.run([cc, "--version"], capture_output=True, text=True, check=True).stdout.splitlines()[0]
     found = hashlib.sha256(f"{flavour} {version} {sys.version} {sys.executable}".encode())
     sources = [*sorted((ROOT / "gbgw").glob("_*.p[xy][xd]*")), *sorted((ROOT / "tests/fuzz/native").iterdir())]

@@ -18,7 +18,7 @@ PYTHON: Final = tuple(name for name in TARGETS if name not in NATIVE)
 # Bytes of one input. Room for several headers of a kind, and no more: time goes with length.
 INPUT_BYTES: Final = {
     **{"ps": 1_024, "psm": 1_024, "rtp": 512, "rtcp": 512, "framer": 512, "fold": 512, "webrtc": 64, "flv": 512},
-    **{"adts": 512, "sip": 1_536, "stun": 512, "feedback": 512},
+    **{"adts": 256, "params": 512, "sip": 1_024, "stun": 512, "feedback": 512, "worker": 1_024, "config": 1_024},
 }
 TEXT_BYTES: Final = 4_096
 

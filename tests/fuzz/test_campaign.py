@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from tests.fuzz import __main__ as command
-from tests.fuzz import campaign, targets
+from tests.fuzz import campaign, instrumented, targets
 from tests.fuzz.campaign import Count
+from tests.fuzz.python_target import timed
 
 LOG = """\
 INFO: Running with entropic power schedule (0xFF, 100).
@@ -14,12 +15,13 @@ INFO: Instrumenting gbgw.base
 #25	INITED cov: 100 ft: 200 corp: 20/1234b exec/s: 0 rss: 60Mb
 #400	NEW    cov: 110 ft: 230 corp: 21/1250b lim: 64 exec/s: 0 rss: 61Mb L: 8/64 MS: 1 ChangeBit-
 #790	REDUCE cov: 110 ft: 230 corp: 21/1240b lim: 64 exec/s: 0 rss: 61Mb L: 8/64 MS: 1 EraseBytes-
+gbgw-fuzz: slowest input so far: 2 ms
+gbgw-fuzz: slowest input so far: 3 ms
 #900	NEW    cov: 113 ft: 240 corp: 22/1260b lim: 64 exec/s: 0 rss: 61Mb L: 9/64 MS: 1 ChangeByte-
 #1000	DONE   cov: 113 ft: 240 corp: 22/1260b lim: 64 exec/s: 500 rss: 61Mb
 stat::number_of_executed_units: 1000
 stat::average_exec_per_sec:     500
 stat::new_units_added:          2
-stat::slowest_unit_time_sec:    1
 stat::peak_rss_mb:              61
 """
 CRASH = "artifact_prefix='corpus/ps/'; Test unit written to corpus/ps/crash-0123\n"
@@ -34,10 +36,64 @@ def read(log: str) -> Count:
 def test_the_counts_are_the_tools_own() -> None:
     count = read(LOG)
     assert (count.inputs, count.edges, count.features, count.corpus) == (1_000, 113, 240, 22)
-    assert count.new_edges_late == 3  # 110 at four fifths
-    assert (count.slowest_seconds, count.peak_megabytes, count.per_second) == (1, 61, 500.0)
+    assert (count.early_edges, count.rises) == (110, [(25, 100), (400, 110), (900, 113)])
+    assert (count.slowest_milliseconds, count.peak_megabytes, count.per_second) == (3, 61, 500.0)
     assert count.finding == ""
     assert not any("Instrumenting" in line for line in count.tail)
+
+
+def test_runs_one_after_the_other_are_one() -> None:
+    both = read(LOG).then(read(LOG.replace("cov: 113", "cov: 115")))
+    assert (both.inputs, both.edges, both.cpu_seconds) == (2_000, 115, 4.0)
+    assert both.rises == [(25, 100), (400, 110), (900, 113), (1_900, 115)]  # what was seen before is not new
+    assert both.early_edges == 113
+    assert read(LOG).then(read(LOG)).early_edges == 113
+
+
+def test_a_campaign_goes_on_where_it_was_interrupted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def once(name: str, *, runs: int, **_: object) -> Count:
+        asked.append(runs)
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return Count(name, inputs=runs, edges=10, rises=[(1, 10)])
+
+    monkeypatch.setattr(campaign, "WORK", tmp_path)
+    monkeypatch.setattr(campaign, "_once", once)
+    monkeypatch.setattr(campaign, "code_of", lambda name: "this code")
+    with pytest.raises(KeyboardInterrupt):
+        campaign.run("sip", runs=1_000_000)
+    assert campaign.recall("sip", "this code").inputs == 400_000
+    assert campaign.run("sip", runs=1_000_000).inputs == 1_000_000
+    assert asked == [200_000] * 6
+    assert campaign.run("sip", runs=1_000_000).inputs == 1_000_000
+    assert len(asked) == 6
+    monkeypatch.setattr(campaign, "code_of", lambda name: "other code")
+    assert campaign.run("sip", runs=10).inputs == 10
+
+
+def test_the_code_under_test_is_told_from_another(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert campaign.code_of("sip") == campaign.code_of("sip") != campaign.code_of("sdp")
+    (tmp_path / "gbgw").mkdir()
+    (tmp_path / "fuzz_sip.py").write_text("one")
+    monkeypatch.setattr(targets, "HERE", tmp_path)
+    monkeypatch.setattr(instrumented, "ROOT", tmp_path)
+    before = campaign.code_of("sip")
+    (tmp_path / "gbgw" / "new.py").write_text("two")
+    assert campaign.code_of("sip") != before
+
+
+def test_the_slowest_input_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    def work(data: bytes) -> None:
+        sum(range(len(data) * 100_000))
+
+    check = timed(work)
+    for count in (100, 1, 200):
+        check(bytes(count))
+    log = capsys.readouterr().err.splitlines()
+    assert len(log) == 2
+    assert read("\n".join(log)).slowest_milliseconds == read(log[1]).slowest_milliseconds > 1
 
 
 def test_a_finding_is_named_with_its_file() -> None:

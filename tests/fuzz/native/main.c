@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <sanitizer/allocator_interface.h>
@@ -123,14 +124,26 @@ int LLVMFuzzerInitialize(int *argc, char ***argv) {
     return 0;
 }
 
+static int64_t cpu_nanoseconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+    return now.tv_sec * 1000000000LL + now.tv_nsec;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static size_t inputs;
-    static int64_t grown;
+    static int64_t grown, slowest = 500000;
+    const int64_t begun = cpu_nanoseconds();
     const size_t before = __sanitizer_get_current_allocated_bytes();
     calls = 0;
     if (check(data, (Py_ssize_t)size)) {
         PyErr_Print();
         abort();
+    }
+    const int64_t taken = cpu_nanoseconds() - begun;
+    if (taken > slowest) {
+        slowest = taken;
+        fprintf(stderr, "gbgw-fuzz: slowest input so far: %lld ms\n", (long long)((taken + 999999) / 1000000));
     }
     if (++inputs > WARM_INPUTS) {
         grown += (int64_t)__sanitizer_get_current_allocated_bytes() - (int64_t)before;
