@@ -140,6 +140,14 @@ cdef class Demuxer:
     cdef bint proved  # a unit of several packets was marked on its last alone
     cdef bint mark_due  # the last packet has had no marker so far
     cdef bint unmarked  # the unit in progress had a packet without
+    cdef int kept_lengths  # PES that ended where they said, since few did not; not of key pictures
+    cdef int key_lies  # how much the last PES of key pictures speak for a camera that cannot count those
+    cdef bint is_key_pes  # the last one that ended, or seemed to
+    cdef bint header_inside  # where a picture cannot have one
+    cdef bint strayed  # no start code where one was due, since the last video PES
+    cdef int64_t said  # payload of the PES in progress by its length
+    cdef bint says_most
+    cdef bint doubted  # the PES in progress is longer than it said, and this camera's keep their word
 
     # the audio or private PES in progress
     cdef Buffer side
@@ -192,6 +200,9 @@ cdef class Demuxer:
     cdef bint endable(self) noexcept nogil
     cdef bint trusts_marks(self) noexcept nogil
     cdef void distrust(self) noexcept nogil
+    cdef void keep_length(self) noexcept nogil
+    cdef bint break_length(self, bint is_key) noexcept nogil
+    cdef void settle_doubt(self, Py_ssize_t length) noexcept nogil
     cdef void end_early(self) noexcept nogil
     cdef bint side_pes(self) noexcept nogil
     cdef bint landing(self) noexcept nogil

@@ -178,6 +178,10 @@ cdef enum:
 cdef enum:
     PTS_BITS = 33
     MARKS_TO_TRUST = 8  # architecture.md decision 11
+    LENGTHS_TO_TRUST = 16  # PES that ended where they said, until one that does not is a hole and no habit
+    LENGTHS_PER_HOLE = 4  # of them are forgotten with each that does not
+    KEY_LIE = 2  # weighs as much as two key pictures that ended where they said
+    MAX_PES_LENGTH = 0xFFFF
     SLICE_BYTES = 65536  # of one push at a time, so that what is held stays near one PES
     SIDE_BYTES = 65536 + 32
     HEAD_BYTES = 131072 + 4096  # a whole PES given back, with the start of the next headers
@@ -782,6 +786,7 @@ cdef class Demuxer:
         self.marked_close = False
         self.state = HUNT
         self.after_video = False
+        self.strayed = False
         self.pending = no_times()
         self.pending_before = no_times()
         self.pack_since_video = False
@@ -846,12 +851,17 @@ cdef class Demuxer:
         if not is_system_code(&c):
             if self.after_video and self.open:  # PES_packet_length was too small (reference 7.7)
                 self.count.malformed += 1
+                self.doubted = self.break_length(self.is_key_pes)
                 self.remaining = -1
                 self.state = IN_VIDEO
                 self.after_video = False
             else:
+                self.strayed = True
                 self.damage()
             return True
+        if self.after_video:
+            self.keep_length()
+            self.after_video = False
         self.settled = held(&self.unit)
         if code == PACK_START_CODE:
             return self.pack_header()
@@ -1101,13 +1111,14 @@ cdef class Demuxer:
 
     cdef bint begin_video(self, Py_ssize_t header, int64_t payload, Times times) noexcept nogil:
         """The unit's next PES: does it go on with the unit, or end it (architecture.md decision 11)?"""
-        cdef Cursor c
+        cdef Cursor c, whole
         cdef Py_ssize_t ahead = header + (7 if payload < 0 else min(payload, 7))
         cdef int zeros = 2, stream_id, picture = 0
         cdef Py_ssize_t border
         cdef bint starts, fresh, ahead_of_picture, before_border = False, middle = False
         if not self.view(ahead, &c):
             return False
+        whole = c
         stream_id = peek(&c, 3)
         self.video_id = stream_id
         take(&c, header)
@@ -1164,9 +1175,17 @@ cdef class Demuxer:
             else:
                 self.pending_before = self.pending
                 self.pending = times if fresh else no_times()
+                # What was skipped may be the PES it went on with; and a new time without a start code is a headless picture
+                # where all had heads so far.
+                if self.strayed or (fresh and not self.unaligned and self.kept_lengths >= LENGTHS_TO_TRUST):
+                    self.damaged = True
                 self.unaligned = self.unaligned or fresh
             self.pes_begin = held(&self.unit)
             self.settled = held(&self.unit)
+            self.header_inside = False
+            self.strayed = False
+            self.said = payload
+            self.says_most = peek16(&whole, 4) == MAX_PES_LENGTH
         self.consume(header)
         self.remaining = payload
         self.after_video = False
@@ -1204,6 +1223,7 @@ cdef class Demuxer:
         if self.state == IN_VIDEO and self.remaining == 0:
             self.state = SYNCED
             self.after_video = True
+            self.is_key_pes = self.evidence.key264 or self.evidence.key265
         return True
 
     cdef void scan(self, bint final) noexcept nogil:
@@ -1232,6 +1252,9 @@ cdef class Demuxer:
                     if self.remaining >= 0:  # PES_packet_length was too large (reference 7.7)
                         self.count.malformed += 1
                         self.count.resync += 1
+                        if self.break_length(self.evidence.key264 or self.evidence.key265):
+                            self.damaged = True
+                    self.settle_doubt(at)
                     self.remaining = 0
                     self.state = SYNCED
                     self.give_back(&found)
@@ -1249,6 +1272,8 @@ cdef class Demuxer:
                 break
             if self.nal(at):
                 begin = at - 1 if at > 0 and peek(&c, at - 1) == 0 else at
+                if self.header_inside and self.kept_lengths >= LENGTHS_TO_TRUST:
+                    self.damaged = True
                 self.close_unit(begin)
                 continue
             self.scan_at = at + 3
@@ -1288,6 +1313,7 @@ cdef class Demuxer:
             self.pack_since_video = False
         if first & 0x80:
             e.forbidden += 1
+            self.header_inside = self.header_inside or (first == self.video_id and at >= self.pes_begin)
             if first == 0xB3:
                 e.mpeg2 = True
             elif first == 0xB0 or first == 0xB6:
@@ -1394,6 +1420,7 @@ cdef class Demuxer:
         self.leftover = False
         self.open = True
         self.damaged = False
+        self.doubted = False
         self.times = times
         self.scan_at = 0
         self.settled = 0
@@ -1407,6 +1434,7 @@ cdef class Demuxer:
         drop(&self.unit, held(&self.unit))
         self.open = False
         self.damaged = False
+        self.doubted = False
         self.times = no_times()
         self.scan_at = 0
         self.settled = 0
@@ -1439,6 +1467,7 @@ cdef class Demuxer:
             length = held(&self.unit)
             marked = self.marked_at
             pes_begin = self.pes_begin
+        self.settle_doubt(length)
         self.measure(length)
         self.end_set(length)
         if marked >= 0 and marked <= length and not self.damaged:
@@ -1564,6 +1593,29 @@ cdef class Demuxer:
         self.agreements = 0
         self.proved = False
 
+    cdef void keep_length(self) noexcept nogil:
+        if self.is_key_pes:
+            self.key_lies = max(self.key_lies - 1, 0)
+        else:
+            self.kept_lengths = min(self.kept_lengths + 1, 2 * LENGTHS_TO_TRUST)
+
+    cdef bint break_length(self, bint is_key) noexcept nogil:
+        """A PES did not end where it said: are bytes missing? Not where that happens more than now and then, as with
+        cameras that cannot count; some cannot count key pictures alone, and are known by those."""
+        cdef bint is_hole = self.kept_lengths >= LENGTHS_TO_TRUST and not (is_key and self.key_lies >= KEY_LIE)
+        if is_key:
+            self.key_lies = min(self.key_lies + KEY_LIE, 2 * KEY_LIE)
+        else:
+            self.kept_lengths = max(self.kept_lengths - LENGTHS_PER_HOLE, 0)
+        return is_hole
+
+    cdef void settle_doubt(self, Py_ssize_t length) noexcept nogil:
+        """The doubted PES ends at `length`. If it is one, and longer than 16 bits can say, it said the rest, or the most."""
+        if self.doubted:
+            self.doubted = False
+            if self.header_inside or not (self.says_most or (length - self.pes_begin - self.said) & 0xFFFF == 0):
+                self.damaged = True
+
     cdef void end_early(self) noexcept nogil:
         """End the unit before anything of the next one was seen."""
         self.closed_times = self.times
@@ -1613,7 +1665,7 @@ cdef class Demuxer:
             if at < 0:
                 break
             c.at = at
-            if confirm(&c, ALL_HEADERS) == YES:
+            if confirm(&c, ALL_HEADERS) != NO:  # or the beginning of one
                 self.side_suspect = at
                 self.state = LANDING
                 return True

@@ -73,7 +73,7 @@ def check(data: bytes) -> None:
     if answer is not None:  # what it copies stays in its line
         assert serialize(answer).count(b"\r\n") == len(answer.headers) + 3
     whole = streamed(data, len(data) or 1)
-    assert whole == streamed(data, 1 if len(data) < 256 else 1 + len(data) % 61)
+    assert whole == streamed(data, 1 if len(data) < 128 else 1 + len(data) % 61)
     messages += [item for item in whole if not isinstance(item, tuple | Ping)]  # type: ignore[misc]
     for message in messages:
         examine(message)

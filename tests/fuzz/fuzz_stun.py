@@ -9,10 +9,11 @@ attributes of a request that is signed; 3 as those of a signed answer to what th
 import binascii
 import struct
 from collections.abc import Iterator
+from itertools import count
 
 from gbgw.base import limits
 from gbgw.base.tally import Tally
-from gbgw.serve import stun
+from gbgw.serve import ice, stun
 from gbgw.serve.ice import Agent, Deliver, Responder, Send, Source
 
 SOURCES: tuple[Source, ...] = (
@@ -44,7 +45,7 @@ def wrapped(data: bytes) -> bytes:
 def check(data: bytes) -> None:
     """Nothing but Malformed; nobody is followed or heard who has not proved himself; every table is bounded."""
     responder = Responder(Tally())
-    agents = [responder.add(f"them{number}", f"their password {number} of 24") for number in range(2)]
+    agents = viewers(responder)
     at, now, asked = 0, 100.0, b""
     while at + 2 <= len(data):
         what, length = data[at], data[at + 1]
@@ -78,6 +79,16 @@ def check(data: bytes) -> None:
     for agent in agents:
         responder.remove(agent)
     assert (len(responder), responder.sources) == (0, 0)
+
+
+def viewers(responder: Responder) -> list[Agent]:
+    """Two; their own names are no matter of chance, which would be another input."""
+    numbers, by_chance = count(10_000_000), ice._word
+    ice._word = lambda length: f"{next(numbers):0{length}d}"
+    try:
+        return [responder.add(f"them{number}", f"their password {number} of 24") for number in range(2)]
+    finally:
+        ice._word = by_chance
 
 
 def request(agent: Agent, body: bytes, is_nominated: bool) -> bytes:

@@ -14,8 +14,8 @@ from gbgw._webrtc import MAX_PAYLOAD_BYTES, Batch, Payloads, Sender
 EXTENSION = b"\xbe\xde\x00\x02\x10\x30\x22\0\0\0\0\0"
 SEND_TIME_AT = 7
 SSRC, ORIGIN, FIRST = 0xC0FFEE, 0xFFFFFF00, 65_530
-VOLUME_BYTES = 16_384
-PACKET_VOLUME = 128
+VOLUME_BYTES = 6_144
+PACKET_VOLUME = 64
 NO_SOCKET = 0x7FFF0000  # the kernel refuses it: what is looked at is what libsrtp would be given
 
 _written: list[bytes] = []

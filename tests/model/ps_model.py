@@ -50,6 +50,10 @@ class Unit:
     times: Times
     damaged: bool = False
     leftover: bool = False
+    doubted: bool = False  # its last PES is longer than it said, of a camera whose PES keep their word
+    header_inside: bool = False  # that PES has a header inside
+    said: int = 0  # its payload by its length
+    said_length: int = 0
     data: bytearray = field(default_factory=bytearray)
     scanned: int = 0
     settled: int = 0
@@ -341,6 +345,8 @@ class Demuxer:
         self._unaligned = self._frames_only = False
         self._agreements = 0
         self._proved = self._mark_due = self._unmarked = False
+        self._kept_lengths = self._key_lies = 0
+        self._is_key_pes = False
         self._since_key = 1 << 30
         self._passed = 0  # stream offset of _data[0]
         self._reread_from = 0
@@ -359,6 +365,7 @@ class Demuxer:
         self._pending: Times = NONE
         self._pending_before: Times = NONE
         self._pack_since_video = False
+        self._strayed = False  # no start code where one was due, since the last video PES
         self._where = "hunt"
         self._owed: int | None = 0
         self._held_audio = b""
@@ -486,14 +493,20 @@ class Demuxer:
             if head[:3] != b"\0\0\1" or code < 0xB9:
                 if after_video and self._unit is not None:
                     self._counts["malformed"] += 1
+                    self._unit.doubted = self._break_length(is_key=self._is_key_pes)
                     yield from self._video(None)
                     after_video = False
                 else:
+                    self._strayed = True
                     yield from self._damage(0)
                     after_video = False
                 continue
             if self._unit is not None:
                 self._unit.settled = len(self._unit.data)
+            if after_video and self._is_key_pes:
+                self._key_lies = max(self._key_lies - 1, 0)
+            elif after_video:
+                self._kept_lengths = min(self._kept_lengths + 1, 32)
             after_video = False
             if code == 0xBA:
                 yield from self._pack()
@@ -729,7 +742,8 @@ class Demuxer:
     def _begin_video(self, stream_id: int, header: int, payload: int | None, times: Times) -> Wait:
         yield from self._need(header + (7 if payload is None else min(payload, 7)))
         self._video_id = stream_id
-        first = self._peek(header + (7 if payload is None else min(payload, 7)))[header:]
+        head = self._peek(header + (7 if payload is None else min(payload, 7)))
+        said_length, first = int.from_bytes(head[4:6], "big"), head[header:]
         self._at += header
         if payload == 0:
             return
@@ -787,8 +801,13 @@ class Demuxer:
                 self._pending_before = NONE
         else:
             self._pending_before, self._pending = self._pending, times if fresh else NONE
+            headless = fresh and not self._unaligned and self._kept_lengths >= 16
+            unit.damaged = unit.damaged or self._strayed or headless
             self._unaligned = self._unaligned or fresh
+        self._strayed = False
         unit.pes_begin = unit.settled = len(unit.data)
+        unit.header_inside = False
+        unit.said, unit.said_length = payload or 0, said_length
 
     def _video(self, owed: int | None) -> WaitBool:
         self._where, self._owed = "video", owed
@@ -806,7 +825,28 @@ class Demuxer:
             if self._scan(final=False):
                 self._owed = 0
                 return False
+        self._is_key_pes = self._is_key()
         return True
+
+    def _is_key(self) -> bool:
+        heads = [head for _, head in self._unit.nals] if self._unit is not None else []
+        return any((vcl264(h) and kind264(h) == 5) or (vcl265(h) and kind265(h) >= 16) for h in heads)
+
+    def _break_length(self, *, is_key: bool) -> bool:
+        """True when a PES that does not end where it said has lost bytes."""
+        kept, lies = self._kept_lengths, self._key_lies
+        if is_key:
+            self._key_lies = min(lies + 2, 4)
+        else:
+            self._kept_lengths = max(kept - 4, 0)
+        return kept >= 16 and (not is_key or lies < 2)
+
+    @staticmethod
+    def _settle_doubt(unit: Unit, end: int) -> None:
+        if unit.doubted:
+            unit.doubted = False
+            more = end - unit.pes_begin - unit.said
+            unit.damaged = unit.damaged or unit.header_inside or (unit.said_length != 0xFFFF and more % 0x1_0000 != 0)
 
     def _scan(self, *, final: bool) -> bool:
         """Look at the start codes not yet looked at; True when a header was found where the unit must end."""
@@ -835,6 +875,7 @@ class Demuxer:
                 unit.scanned = at
                 break
             if there >= 4 and self._next_picture(unit, at):
+                unit.damaged = unit.damaged or (unit.header_inside and self._kept_lengths >= 16)
                 self._close(at - 1 if at and unit.data[at - 1] == 0 else at)
                 continue
             unit.scanned = at + 3
@@ -851,6 +892,8 @@ class Demuxer:
         if self._owed is not None:
             self._counts["malformed"] += 1
             self._counts["resync"] += 1
+            unit.damaged = self._break_length(is_key=self._is_key()) or unit.damaged
+        self._settle_doubt(unit, at)
         self._at -= len(unit.data) - at
         del unit.data[at:]
         unit.scanned = at
@@ -876,6 +919,7 @@ class Demuxer:
                     return True
         self._end_set(unit, at)
         unit.add(at + 3)
+        unit.header_inside = unit.header_inside or (head[0] == self._video_id and at >= unit.pes_begin)
         if at >= unit.pes_begin:
             self._pack_since_video = False
         return False
@@ -937,6 +981,7 @@ class Demuxer:
             unit = self._unit
             assert unit is not None
             length = len(unit.data)
+        self._settle_doubt(unit, length)
         self._measure(unit, length)
         self._end_set(unit, length)
         marked = unit.marked
@@ -985,6 +1030,8 @@ class Demuxer:
         self._unit.settled = max(unit.settled - length, 0)
         self._unit.pes_begin = unit.pes_begin - length
         self._unit.marked = marked - length if marked is not None else None
+        self._unit.header_inside = unit.header_inside
+        self._unit.said, self._unit.said_length = unit.said, unit.said_length
 
     def _emit(
         self,
@@ -1043,7 +1090,7 @@ class Demuxer:
         payload = self._peek(length)
         self._at += length
         candidates = (found.start() for found in START.finditer(payload))
-        suspect = next((at for at in candidates if confirm(payload, at, length, False)), None)
+        suspect = next((at for at in candidates if confirm(payload, at, length, False) is not False), None)
         if suspect is not None:
             self._where, self._held_audio = "landing", payload
             yield from self._need(4)

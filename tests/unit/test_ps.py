@@ -470,6 +470,94 @@ def test_audio_length_wrong(make: Make, wrong: int, cut: int) -> None:
     assert demuxer.counts["ps.malformed"] >= 1
 
 
+def pictures(count: int, shown: Callable[[int, bytes], bytes], every: int = 8) -> tuple[bytes, list[bytes]]:
+    """A stream of key pictures and others, and what is in it. shown: picture number and payload -> its PES."""
+    whole = [build.idr264(400, n + 1) if n % every == 0 else build.p264(300, n + 1) for n in range(count)]
+    stream = b""
+    for n, payload in enumerate(whole):
+        head = build.system_header() + build.program_map() if n % every == 0 else b""
+        stream += build.pack(90_000 + 3_600 * n) + head + shown(n, payload)
+    return stream, whole
+
+
+def honest(number: int, payload: bytes) -> bytes:
+    return build.pes(payload, pts=90_000 + 3_600 * number)
+
+
+@pytest.mark.parametrize("hole", [1, 2, 5, 13, 20, 60, 250])
+def test_a_unit_that_lost_bytes_without_a_word_is_dropped(make: Make, hole: int) -> None:
+    """Bytes are missing and no packet is: PES of a camera that can count do not end where they say."""
+    stream, whole = pictures(40, honest)
+    pack = stream.index(build.p264(300, 28)) - 28  # of picture 27; 28 is behind it, 32 a key picture
+    for at in (pack + 29, pack + 40, pack + 150, pack + 320):
+        units, demuxer = run(make, stream[:at] + stream[at + hole :])
+        found = [bytes(unit) for unit in units]
+        assert all(one in whole for one in found), (at, hole)
+        assert 37 <= len(found) <= 39
+        assert found[-8:] == whole[-8:]
+        assert sum(unit.discontinuity for unit in units) >= 1
+        assert demuxer.counts["ps.malformed"] >= 1
+    at = stream.index(build.idr264(400, 33)) + 100
+    units, _ = run(make, stream[:at] + stream[at + hole :])
+    assert [bytes(unit) for unit in units] == [*whole[:32], *whole[33:]]
+
+
+def test_each_of_a_few_holes_is_seen(make: Make) -> None:
+    stream, whole = pictures(200, honest)
+    for number in range(190, 20, -9):  # from behind, so that places before stay
+        at = stream.index(whole[number]) + 100
+        stream = stream[:at] + stream[at + 30 :]
+    found = [bytes(unit) for unit in run(make, stream)[0]]
+    assert found == [one for n, one in enumerate(whole) if n not in range(190, 20, -9)]
+
+
+LIARS: dict[str, Callable[[int, int], int]] = {
+    "all too small": lambda number, length: length - 5,
+    "all too large": lambda number, length: length + 17,
+    "every third": lambda number, length: length - 9 if number % 3 else length,
+    "key pictures too small": lambda number, length: length - 40 if number % 8 == 0 else length,
+    "key pictures too large": lambda number, length: length + 40 if number % 8 == 0 else length,
+    "key pictures by turns": lambda number, length: length + (number % 16 - 4) * 8 if number % 8 == 0 else length,
+}
+
+
+@pytest.mark.conformance(74)
+@pytest.mark.parametrize("lie", LIARS)
+def test_a_camera_that_cannot_count_is_seen_all_the_same(make: Make, lie: str) -> None:
+    def shown(number: int, payload: bytes) -> bytes:
+        return build.pes(payload, pts=90_000 + 3_600 * number, length=LIARS[lie](number, len(payload) + 8))
+
+    stream, whole = pictures(160, shown)
+    units, demuxer = run(make, stream + PACK + SYSTEM, 1_400)
+    assert [bytes(unit) for unit in units] == whole
+    assert demuxer.counts["ps.malformed"] >= 15
+    assert demuxer.counts["ps.dropped_units"] == 0
+
+
+@pytest.mark.parametrize("claimed", [0xFFFF, None])
+def test_a_picture_longer_than_16_bits_can_say_is_no_hole(make: Make, claimed: int | None) -> None:
+    """One PES of 90,000 bytes, whose length is cut to 16 bits or the most they can say."""
+    large = build.p264(90_000, 99)
+    stream, whole = pictures(30, honest)
+    length = claimed if claimed is not None else (len(large) + 8) & 0xFFFF
+    odd = build.pack() + build.pes(large, pts=90_000 + 3_600 * 30, length=length)
+    end = b"".join(build.pack() + honest(n, build.p264(300, n)) for n in range(31, 40))
+    units, demuxer = run(make, stream + odd + end, 1_400)
+    assert [bytes(unit) for unit in units] == [*whole, large, *(build.p264(300, n) for n in range(31, 40))]
+    assert demuxer.counts["ps.malformed"] == 1
+
+
+@pytest.mark.parametrize("at", [1_000, 65_000, 100_000, 140_000])
+@pytest.mark.parametrize("hole", [1, 9, 1_400])
+def test_a_large_picture_that_lost_bytes_is_dropped(make: Make, at: int, hole: int) -> None:
+    """It is longer than 16 bits can say as well, but the header of its next PES lies where none can be."""
+    stream, whole = pictures(30, honest)
+    large = build.pack() + build.pes_run(build.p264(180_000, 99), pts=90_000 + 3_600 * 30)
+    end = b"".join(build.pack() + honest(n, build.p264(300, n)) for n in range(31, 40))
+    units, _ = run(make, stream + large[:at] + large[at + hole :] + end, 1_400)
+    assert [bytes(unit) for unit in units] == [*whole, *(build.p264(300, n) for n in range(31, 40))]
+
+
 def test_garbage_between_packs(make: Make) -> None:
     sound = build.pes(b"\xd5" * 160, 0xC0, 90_000)
     data = key(0, audio=sound) + b"\x47\x00\x00\x01\x11garbage" + delta(1, audio=sound) + bytes(64) + delta(2)

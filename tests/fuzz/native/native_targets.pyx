@@ -64,8 +64,8 @@ cdef enum:
     FRAMER_BYTES = 131072
     ROWS_BESIDE_UNITS = 64
     TRAILER_BYTES = 144  # the most that libsrtp appends
-    VOLUME_BYTES = 16384  # of one input: what is copied is not what is judged
-    PACKET_VOLUME = 128  # and so are hundreds of packets
+    VOLUME_BYTES = 6144  # of one input: what is copied is not what is judged
+    PACKET_VOLUME = 64  # and so are hundreds of packets
     FAKE_SOCKET = 0x7FFF0000  # main.c answers for it; elsewhere the kernel refuses it
 
 
