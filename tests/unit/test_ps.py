@@ -521,7 +521,6 @@ LIARS: dict[str, Callable[[int, int], int]] = {
 }
 
 
-@pytest.mark.conformance(74)
 @pytest.mark.parametrize("lie", LIARS)
 def test_a_camera_that_cannot_count_is_seen_all_the_same(make: Make, lie: str) -> None:
     def shown(number: int, payload: bytes) -> bytes:
