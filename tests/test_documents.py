@@ -26,7 +26,16 @@ TOLD_TO_NOBODY = {  # of the simulated device, the demo and the benchmarks, or c
         "gateway_died",
         "load_stuck",
     ),
-    *("no_connection", "no_picture", "url_unusable", "viewer_refused", "load_died", "whep_refused", "whep_unusable"),
+    *(
+        "no_connection",
+        "no_picture",
+        "url_unusable",
+        "viewer_refused",
+        "upload_refused",
+        "load_died",
+        "whep_refused",
+        "whep_unusable",
+    ),
 }
 
 

@@ -4,24 +4,40 @@ import asyncio
 import secrets
 from collections import deque
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Final, cast
 
 from gbgw.base import limits
-from gbgw.base.errors import TransportClosedError
+from gbgw.base.errors import PeerError, TransportClosedError
 from gbgw.base.machine import TICK, Tick
 from gbgw.base.tally import Tally
 from gbgw.device.calls import CloseMedia, KeyFrame, OpenMedia, StartMedia
+from gbgw.device.controls import BEIJING, Controls, Restart, TakePictures
 from gbgw.device.link import Link, TcpLink, UdpLink
 from gbgw.device.media import MediaPort
 from gbgw.device.options import DeviceOptions, media_format
 from gbgw.device.quirks import BY_THE_BOOK, Behaviour
 from gbgw.device.registration import Connect, Left, Registered, Unregistered
-from gbgw.device.role import Connected, Disconnected, MediaFailed, MediaOpened, Role, ShellEvent, Start, Stop
+from gbgw.device.role import (
+    Connected,
+    Disconnected,
+    MediaFailed,
+    MediaOpened,
+    PicturesSent,
+    Role,
+    ShellEvent,
+    Start,
+    Stop,
+)
 from gbgw.device.sender import PERFECT, Rates, Streamer, StreamPlan, pace
+from gbgw.device.upload import upload
+from gbgw.mux.live import LivePlayer
 from gbgw.mux.loop import Loop
+from gbgw.mux.pattern import PatternSpec, jpeg
+from gbgw.mux.view import View
 from gbgw.observe import log
 from gbgw.sip import events as sip
 from gbgw.sip.agent import UserAgent
@@ -37,13 +53,15 @@ PRODUCT: Final = "gbgw-device"
 class Media:
     """What all devices of a process share.
 
-    dump: the video of a device's newest session goes here exactly as it is sent (before any impairment).
+    dump: the video of a device's newest session goes here exactly as it is sent (before any impairment). pattern: what
+    the loop is made of, so that it can be drawn from where the camera looks; None for a file.
     """
 
     loop: Loop
     behaviour: Behaviour = BY_THE_BOOK
     rates: Rates = PERFECT
     dump: Path | None = None
+    pattern: PatternSpec | None = None
 
 
 @dataclass(slots=True)
@@ -67,8 +85,13 @@ class Device:
         self._link: Link | None = None
         self._sessions: dict[int, _Session] = {}
         self._connecting: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()  # that take pictures
         self._group: asyncio.TaskGroup
         self._role: Role
+        self._stopped = asyncio.Event()
+        self._restarting = False
+        self.controls = Controls(options)
+        self.restarts = 0
         self._log = log.get("device").bind(device=options.device_id)
 
     @property
@@ -78,6 +101,7 @@ class Device:
 
     def stop(self) -> None:
         """End every session, unregister, and let `run` return within two seconds."""
+        self._stopped.set()
         self._put(Stop())
 
     async def run(self) -> None:
@@ -86,6 +110,23 @@ class Device:
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(*options.server, type=2)  # 2: SOCK_DGRAM; one entry per address
         hosts = [str(entry[4][0]) for entry in found]
+        self._server = (hosts[0], options.server[1])
+        await self._live(frozenset(hosts))
+        while self._restarting and not self._stopped.is_set():
+            self.restarts += 1
+            with suppress(TimeoutError):
+                async with asyncio.timeout(options.restart_seconds):
+                    await self._stopped.wait()
+            while not self._inbox.empty():  # what came while it was away
+                self._inbox.get_nowait()
+            if not self._stopped.is_set():
+                await self._live(frozenset(hosts))
+
+    async def _live(self, hosts: frozenset[str]) -> None:
+        """One life, from power on until it leaves or restarts."""
+        options = self.options
+        self._restarting = False
+        self._agent = UserAgent(product=PRODUCT)
         self._role = Role(
             options,
             self._agent.new_handle,
@@ -93,23 +134,27 @@ class Device:
             format_line=media_format(self._media.loop, wrong_codec=self._media.behaviour.wrong_codec),
             call_id=secrets.token_hex(12),
             tag=secrets.token_hex(6),
-            server_hosts=frozenset(hosts),
+            server_hosts=hosts,
+            device_controls=self.controls,
         )
-        self._server = (hosts[0], options.server[1])
         try:
             async with asyncio.TaskGroup() as self._group:
-                self._perform(deque([Start()]), loop.time())
+                self._perform(deque([Start()]), asyncio.get_running_loop().time())
                 await self._drive()
-                for task in [self._connecting, *(session.task for session in self._sessions.values())]:
+                for task in [self._connecting, *self._tasks, *(session.task for session in self._sessions.values())]:
                     if task is not None:
                         task.cancel()
         finally:
+            self.registered.clear()
+            self._sessions.clear()
+            self._tasks.clear()
             if self._link is not None:
                 self._link.close()
+                self._link = None
 
     async def _drive(self) -> None:
         clock = asyncio.get_running_loop().time
-        while not self._role.finished:
+        while not (self._role.finished or self._restarting):
             due = [at for at in (self._agent.deadline, self._role.deadline) if at is not None]
             event: Inbound = TICK
             try:
@@ -152,6 +197,13 @@ class Device:
                         session.task.cancel()
                 case KeyFrame():
                     self._restart(item.handles)
+                case Restart():
+                    self._log.info("restarting")
+                    self._restarting = True
+                case TakePictures():
+                    task = self._group.create_task(self._take_pictures(item), name=f"snapshot:{item.channel_id}")
+                    self._tasks.add(task)
+                    task.add_done_callback(self._tasks.discard)
                 case Connect():
                     then(*self._connect())
                 case Registered():
@@ -242,6 +294,26 @@ class Device:
             tell.warning("media failed", reason=str(error) or type(error).__name__)
             self._put(MediaFailed(plan.handle))
 
+    async def _take_pictures(self, pictures: TakePictures) -> None:
+        """Take what was ordered, upload each, and say which arrived."""
+        order, spec = pictures.order, self._media.pattern or PatternSpec()
+        loop = asyncio.get_running_loop()
+        sent: list[str] = []
+        for number in range(1, (order.snap_num or 1) + 1):
+            if number > 1:
+                await asyncio.sleep(order.interval or 1)
+            stamp = datetime.now(BEIJING).strftime("%Y%m%d%H%M%S%f")[:17]
+            name = f"{pictures.channel_id}02{stamp}{number:02}"
+            view = self.controls.view(pictures.channel_id, loop.time())
+            data = await asyncio.to_thread(jpeg, spec, int(loop.time() * spec.frame_rate) % spec.frames, view)
+            try:
+                await upload(order.upload_url, f"{name}.jpg", data)
+            except PeerError as error:
+                self.tally.add("device.upload_failed", detail=error.message)
+                continue
+            sent.append(name)
+        self._put(PicturesSent(pictures, tuple(sent)))
+
     def _streamer(self, plan: OpenMedia, stack: ExitStack) -> Streamer:
         media = self._media
         write: Callable[[bytes], object] | None = None
@@ -255,7 +327,14 @@ class Device:
             behaviour=media.behaviour,
             seed=self.options.seed,
         )
-        return Streamer(media.loop, shape, write)
+        spec, clock = media.pattern, asyncio.get_running_loop().time
+        if spec is None:
+            return Streamer(media.loop, shape, write)
+
+        def view() -> View:
+            return self.controls.view(plan.channel_id, clock())
+
+        return Streamer(media.loop, shape, write, lambda loop: LivePlayer(loop, spec, view))
 
     def _restart(self, handles: tuple[int, ...]) -> None:
         for handle in handles:

@@ -59,9 +59,15 @@ class FleetOptions:
 
     def make_loop(self) -> Loop:
         """Encode or load the media; takes up to two seconds, off the event loop."""
+        spec = self.pattern
+        return pattern_loop(spec) if spec is not None else load_file(self.media or Path(), self.audio)
+
+    @property
+    def pattern(self) -> PatternSpec | None:
+        """What is drawn; None for a file."""
         if self.media is not None:
-            return load_file(self.media, self.audio)
-        spec = PatternSpec(
+            return None
+        return PatternSpec(
             video=self.video,
             audio=self.audio,
             width=self.width,
@@ -70,7 +76,6 @@ class FleetOptions:
             b_frames=behaviour(self.quirks).b_frames,
             seed=self.device.seed,
         )
-        return pattern_loop(spec)
 
 
 class Fleet:
@@ -88,7 +93,7 @@ class Fleet:
         options = self._options
         with ThreadPoolExecutor(1, thread_name_prefix="encode") as encoder:
             loop = await asyncio.get_running_loop().run_in_executor(encoder, options.make_loop)
-        media = Media(loop, behaviour(options.quirks), options.rates)
+        media = Media(loop, behaviour(options.quirks), options.rates, pattern=options.pattern)
         await self._group.__aenter__()
         for index in range(options.count):
             shared = replace(media, dump=options.dump if index == 0 else None)

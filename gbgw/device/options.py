@@ -19,6 +19,7 @@ class DeviceOptions:
     expires_seconds: what REGISTER asks for; refreshed at 0.8 of what it gets.
     retry_seconds: after a failed registration, plus up to half of it at random (GB/T 28181-2022 section 9.1: 60 s).
     edition: X-GB-Ver, None leaves the header out. items_per_message: of a catalog answer.
+    restart_seconds: how long it is away when it is told to restart.
     """
 
     device_id: str
@@ -37,6 +38,7 @@ class DeviceOptions:
     keepalive_misses: int = 3
     retry_seconds: float = 60.0
     seed: int = 0
+    restart_seconds: float = 5.0
 
     @property
     def channel_ids(self) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """The device role: what a GB/T 28181 camera or NVR does, as one machine between the UserAgent and the media sender.
 
 sans-IO. Its events are the UserAgent's effects and what the shell tells; its effects go to the UserAgent or to the
-shell. Answers Catalog, DeviceInfo, DeviceStatus and the key frame command; other queries get 200 and nothing more.
+shell. Answers Catalog, DeviceInfo and the key frame command; `controls.py` knows the other commands and queries. What
+nobody knows gets 200 and nothing more.
 """
 
 from collections import deque
@@ -12,19 +13,19 @@ from typing import Final
 from gbgw.base import limits
 from gbgw.base.errors import ManscdpError
 from gbgw.base.machine import Tick
-from gbgw.device import calls, registration
+from gbgw.device import calls, controls, registration
 from gbgw.device.calls import Calls
+from gbgw.device.controls import Controls, TakePictures
 from gbgw.device.options import DeviceOptions
 from gbgw.device.quirks import BY_THE_BOOK, Behaviour
 from gbgw.device.registration import Registration, State, message
 from gbgw.gb import manscdp
-from gbgw.gb.manscdp import CatalogItem, DeviceControl, DeviceInfo, DeviceStatus, Document
+from gbgw.gb.manscdp import CatalogItem, DeviceControl, DeviceInfo, Document
 from gbgw.sip import events as sip
 from gbgw.sip.events import Ask, Reply
 from gbgw.sip.flow import Flow
 from gbgw.sip.message import Message, Request, Response
 
-ANSWERED_COMMANDS: Final = frozenset(("RecordCmd", "GuardCmd", "AlarmCmd", "HomePosition"))  # reference 3.1
 MANUFACTURER: Final = "gbgw"
 MODEL: Final = "simulated"
 ALLOW: Final = "INVITE, ACK, INFO, CANCEL, BYE, OPTIONS, MESSAGE"
@@ -67,19 +68,28 @@ class MediaFailed:
     handle: int
 
 
-ShellEvent = Start | Stop | Connected | Disconnected | MediaOpened | MediaFailed
+@dataclass(frozen=True, slots=True)
+class PicturesSent:
+    """files: names of the snapshots that were uploaded."""
+
+    pictures: TakePictures
+    files: tuple[str, ...]
+
+
+ShellEvent = Start | Stop | Connected | Disconnected | MediaOpened | MediaFailed | PicturesSent
 AgentEvent = (
     sip.Incoming | sip.Provisional | sip.Final | sip.Failed | sip.Acknowledged | sip.Cancelled | sip.Ended | sip.Counted
 )
 Event = ShellEvent | AgentEvent
-Effect = registration.Effect | calls.Effect
+Effect = registration.Effect | calls.Effect | controls.Effect
 
 
 class Role:
     """One device.
 
     new_handle: the UserAgent's. call_id, tag: of its REGISTERs, unique to this boot.
-    server_hosts: addresses the platform's requests may come from; others get 403.
+    server_hosts: addresses the platform's requests may come from; others get 403. device_controls: what it keeps over
+    a restart.
     """
 
     def __init__(
@@ -92,8 +102,10 @@ class Role:
         call_id: str,
         tag: str,
         server_hosts: frozenset[str] = frozenset(),
+        device_controls: Controls | None = None,
     ) -> None:
         self.options = options
+        self.controls = device_controls or Controls(options)
         self._new_handle = new_handle
         self._server_hosts = server_hosts or frozenset((options.server[0],))
         self._registration = Registration(options, new_handle, call_id, tag)
@@ -138,8 +150,11 @@ class Role:
                 effects += self._calls.media_opened(event.handle, event.local)
             case MediaFailed():
                 effects += self._calls.media_failed(event.handle)
+            case PicturesSent():
+                sn = self._registration.next_sn()
+                effects += self._say(self.controls.pictures_sent(sn, event.pictures, event.files))
             case sip.Incoming():
-                effects += self._incoming(event)
+                effects += self._incoming(event, now)
             case sip.Final() | sip.Failed():
                 if event.handle == self._sending:
                     effects += self._part_done(ok=isinstance(event, sip.Final))
@@ -152,14 +167,16 @@ class Role:
         return effects
 
     def _watch(self, effects: Sequence[registration.Effect]) -> Sequence[Effect]:
-        """Losing the platform ends what it watches (reference 6.11)."""
+        """Losing the platform ends what it watches (reference 6.11); a registration is the moment for notices."""
+        if any(isinstance(effect, registration.Registered) for effect in effects):
+            return [*effects, *self._say(*self.controls.notices(self._registration.next_sn()))]
         if not any(isinstance(effect, registration.Unregistered) for effect in effects):
             return effects
         self._parts.clear()
         self._sending = None
         return [*self._calls.end_all(), *effects]
 
-    def _incoming(self, event: sip.Incoming) -> Sequence[Effect]:
+    def _incoming(self, event: sip.Incoming, now: float) -> Sequence[Effect]:
         request = event.request
         if event.flow.remote[0] not in self._server_hosts:
             return (Reply(event.handle, Response.to(request, 403)),)
@@ -169,23 +186,23 @@ class Role:
             case "INVITE":
                 return self._calls.invite(event)
             case "MESSAGE":
-                return self._message(event)
+                return self._message(event, now)
             case "OPTIONS":
                 return (Reply(event.handle, Response.to(request, 200, "", {"Allow": ALLOW})),)
             case "INFO":
                 return (Reply(event.handle, Response.to(request, 200)),)
         return (Reply(event.handle, Response.to(request, 405, "", {"Allow": ALLOW})),)
 
-    def _message(self, event: sip.Incoming) -> Sequence[Effect]:
+    def _message(self, event: sip.Incoming, now: float) -> Sequence[Effect]:
         """Answer the MESSAGE at once, its question by a MESSAGE of our own (reference 3.1)."""
         request = event.request
         try:
             document = manscdp.parse(request.body)
         except ManscdpError:
             return (Reply(event.handle, Response.to(request, 400)),)
-        return [Reply(event.handle, Response.to(request, 200)), *self._document(document)]
+        return [Reply(event.handle, Response.to(request, 200)), *self._document(document, now)]
 
-    def _document(self, document: Document) -> Sequence[Effect]:
+    def _document(self, document: Document, now: float) -> Sequence[Effect]:
         sn = document.sn if document.sn is not None else 0
         target = document.device_id
         edition = self.options.edition or manscdp.DEFAULT_EDITION
@@ -196,18 +213,22 @@ class Role:
                     size = self.options.items_per_message
                     return self._say(*manscdp.catalog_response(sn, target, items, per_part=size, edition=edition))
                 case "DeviceInfo":
-                    info = DeviceInfo(True, self.options.name, MANUFACTURER, MODEL, "1", self.options.channels)
+                    info = DeviceInfo(
+                        True, self.options.name, MANUFACTURER, MODEL, self.controls.firmware, self.options.channels
+                    )
                     return self._say(manscdp.device_info(sn, target, info, edition))
-                case "DeviceStatus":
-                    status = DeviceStatus(True, True, True, encoding=len(self._calls) > 0, recording=False)
-                    return self._say(manscdp.device_status(sn, target, status, edition))
-        elif isinstance(document.payload, DeviceControl):
+            answer = self.controls.answer(document, now, encoding=len(self._calls) > 0)
+            return self._say(answer) if answer is not None else ()
+        if isinstance(document.payload, DeviceControl):
             command = document.payload.command
             if command == "IFrameCmd":
                 handles = self._calls.of_channel(target)
                 return (calls.KeyFrame(handles),) if handles else ()
-            if command in ANSWERED_COMMANDS:
-                return self._say(manscdp.result("DeviceControl", sn, target, edition=edition))
+            result, effects = self.controls.control(document, now)
+            return [*(self._say(result) if result is not None else ()), *effects]
+        if document.root == "Control" and document.cmd_type == "DeviceConfig":
+            result, effects = self.controls.configure(document)
+            return [*self._say(result), *effects]
         return ()
 
     def _items(self, target: str) -> list[CatalogItem]:

@@ -13,6 +13,7 @@ from typing import Final, Protocol
 from gbgw.base.codec import Codec, Kind
 from gbgw.base.ticks import HZ
 from gbgw.device.quirks import BY_THE_BOOK, Behaviour
+from gbgw.mux.live import LivePlayer
 from gbgw.mux.loop import Due, Loop, Player
 from gbgw.mux.ps import Muxer
 
@@ -109,13 +110,31 @@ class StreamPlan:
     seed: int = 0
 
 
+class Playing(Protocol):
+    """What gives the units: mux.loop.Player, or mux.live.LivePlayer."""
+
+    @property
+    def loop(self) -> Loop: ...
+    @property
+    def next_at(self) -> int: ...
+    def take(self) -> Due: ...
+    def restart(self) -> None: ...
+
+
 class Streamer:
     """One session's media: each `take` gives the next unit as packets. `dump` gets the video exactly as it is sent."""
 
-    def __init__(self, loop: Loop, plan: StreamPlan, dump: Callable[[bytes], object] | None = None) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        plan: StreamPlan,
+        dump: Callable[[bytes], object] | None = None,
+        new_player: Callable[[Loop], Playing] = Player,
+    ) -> None:
         self._plan = plan
         self._behaviour = plan.behaviour
-        self._player = Player(loop)
+        self._new_player = new_player
+        self._player = new_player(loop)
         self._base = 0  # ticks that earlier players took, after a restart
         self._last_at = 0
         self._random = random.Random(plan.seed)
@@ -137,6 +156,11 @@ class Streamer:
     @property
     def ssrc(self) -> int:
         return self._packetiser.ssrc
+
+    @property
+    def is_live(self) -> bool:
+        """`take` may have to draw and encode: not on the event loop."""
+        return isinstance(self._player, LivePlayer) and self._player.is_live
 
     def restart(self) -> None:
         """The platform asked for a key frame: it is the next unit."""
@@ -172,7 +196,7 @@ class Streamer:
             del self._events["restart"]
             loop = self._player.loop
             self._base = self._last_at + round(HZ / loop.frame_rate)
-            self._player = Player(loop)
+            self._player = self._new_player(loop)
             self._packetiser = self._new_packetiser(self._packetiser.ssrc)
         return self._player.take()
 
@@ -211,7 +235,7 @@ async def pace(streamer: Streamer, sink: PacketSink, count: Callable[[str, int],
     while True:
         # Also with nothing to wait for the loop gets its turn, or a sender that is late would never let go.
         await asyncio.sleep(max(0.0, start + streamer.next_at / HZ - clock()))
-        burst = streamer.take()
+        burst = await asyncio.to_thread(streamer.take) if streamer.is_live else streamer.take()
         skipping = sink.full or (skipping and not burst.starts_gop)
         if skipping:
             if count is not None and burst.packets:

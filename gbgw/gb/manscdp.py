@@ -466,8 +466,10 @@ def device_info(sn: int, device_id: str, info: DeviceInfo, edition: Edition = DE
     return write("Response", fields, edition)
 
 
-def device_status(sn: int, device_id: str, status: DeviceStatus, edition: Edition = DEFAULT_EDITION) -> bytes:
-    """Return a device's answer about its state."""
+def device_status(
+    sn: int, device_id: str, status: DeviceStatus, edition: Edition = DEFAULT_EDITION, more: Iterable[Field] = ()
+) -> bytes:
+    """Return a device's answer about its state. more: the alarm inputs, which come last."""
     fields: list[Field] = [
         *_head("DeviceStatus", sn, device_id),
         ("Result", "OK" if status.ok else "ERROR"),
@@ -481,7 +483,7 @@ def device_status(sn: int, device_id: str, status: DeviceStatus, edition: Editio
             fields.append((name, "ON" if value else "OFF"))
     if status.device_time:
         fields.append(("DeviceTime", status.device_time))
-    return write("Response", fields, edition)
+    return write("Response", [*fields, *more], edition)
 
 
 def result(cmd_type: str, sn: int, device_id: str, *, ok: bool = True, edition: Edition = DEFAULT_EDITION) -> bytes:

@@ -13,22 +13,20 @@ same number and the time within the round stand below the strip in digits.
 The tone is 440 Hz with a louder tick of 1 kHz, 30 ms long, at each full second of the round.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 from typing import Final
 
 import av
 import numpy as np
-import numpy.typing as npt
-from av.video.frame import VideoFrame
+from av.video.frame import PictureType, VideoFrame
 
 from gbgw.base.codec import AAC, H264, PCMA, Codec
 from gbgw.base.errors import ConfigError
 from gbgw.base.ticks import HZ
 from gbgw.mux.loop import SAMPLE_RATES, Loop, Samples, encode_sound, make_loop
-
-Plane = npt.NDArray[np.uint8]
+from gbgw.mux.view import AHEAD, Plane, View, look
 
 CELLS: Final = 20
 BITS: Final = 16
@@ -61,6 +59,11 @@ FONT: Final[dict[str, tuple[int, ...]]] = {
     ":": (0x00, 0x04, 0x00, 0x00, 0x00, 0x04, 0x00),
     ".": (0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x04),
     "#": (0x0A, 0x0A, 0x1F, 0x0A, 0x1F, 0x0A, 0x0A),
+    "P": (0x1E, 0x11, 0x11, 0x1E, 0x10, 0x10, 0x10),
+    "T": (0x1F, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04),
+    "Z": (0x1F, 0x01, 0x02, 0x04, 0x08, 0x10, 0x1F),
+    "+": (0x00, 0x04, 0x04, 0x1F, 0x04, 0x04, 0x00),
+    "-": (0x00, 0x00, 0x00, 0x1F, 0x00, 0x00, 0x00),
     "H": (0x11, 0x11, 0x11, 0x1F, 0x11, 0x11, 0x11),
     " ": (0x00,) * 7,
 }
@@ -132,24 +135,7 @@ def tone(spec: PatternSpec) -> Samples:
 
 
 def _encode(spec: PatternSpec) -> list[tuple[bytes, int, int]]:
-    common = f"keyint={spec.gop}:min-keyint={spec.gop}:scenecut=0:bframes={spec.b_frames}:aud=1"
-    # One thread, so that equal specs give equal bytes on every machine.
-    if spec.video is H264:
-        encoder = av.CodecContext.create("libx264", "w")
-        options = {"preset": "superfast", "crf": "26", "x264-params": f"{common}:threads=1:open-gop=0:b-adapt=0"}
-        if not spec.b_frames:
-            options["tune"] = "zerolatency"
-            options["profile"] = "baseline"
-    else:
-        encoder = av.CodecContext.create("libx265", "w")
-        extra = "open-gop=0:repeat-headers=1:info=0:pools=none:frame-threads=1:b-adapt=0:rc-lookahead=5:log-level=none"
-        options = {"preset": "ultrafast", "crf": "28", "x265-params": f"{common}:{extra}"}
-    assert isinstance(encoder, av.VideoCodecContext)
-    encoder.width, encoder.height, encoder.pix_fmt = spec.width, spec.height, "yuv420p"
-    encoder.time_base = Fraction(1, spec.frame_rate)
-    encoder.framerate = Fraction(spec.frame_rate)
-    encoder.gop_size = spec.gop
-    encoder.options = options
+    encoder = _encoder(spec)
     painter = Painter(spec)
     packets = []
     for number in range(spec.frames):
@@ -163,6 +149,61 @@ def _encode(spec: PatternSpec) -> list[tuple[bytes, int, int]]:
         for packet in packets
         if packet.pts is not None and packet.dts is not None
     ]
+
+
+class PictureEncoder:
+    """Encodes pictures one by one, each at once and without B-frames."""
+
+    def __init__(self, spec: PatternSpec) -> None:
+        self._encoder = _encoder(replace(spec, b_frames=0), at_once=True)
+        self._count = 0
+
+    def encode(self, picture: Plane, *, key: bool) -> bytes:
+        """Return one access unit in Annex B form."""
+        frame = VideoFrame.from_ndarray(picture, format="yuv420p")
+        frame.pts, frame.time_base = self._count, self._encoder.time_base
+        frame.pict_type = PictureType.I if key else PictureType.NONE
+        self._count += 1
+        return b"".join(bytes(packet) for packet in self._encoder.encode(frame))
+
+
+def jpeg(spec: PatternSpec, number: int, view: View = AHEAD) -> bytes:
+    """Return picture `number` of the round as a JPEG."""
+    encoder = av.CodecContext.create("mjpeg", "w")
+    assert isinstance(encoder, av.VideoCodecContext)
+    encoder.width, encoder.height, encoder.pix_fmt = spec.width, spec.height, "yuvj420p"
+    encoder.time_base = Fraction(1, spec.frame_rate)
+    frame = VideoFrame.from_ndarray(Painter(spec).paint(number, view), format="yuv420p").reformat(format="yuvj420p")
+    frame.pts = 0
+    return b"".join(bytes(packet) for packet in [*encoder.encode(frame), *encoder.encode(None)])
+
+
+def _encoder(spec: PatternSpec, *, at_once: bool = False) -> av.VideoCodecContext:
+    common = f"keyint={spec.gop}:min-keyint={spec.gop}:scenecut=0:bframes={spec.b_frames}:aud=1"
+    # One thread, so that equal specs give equal bytes on every machine.
+    if spec.video is H264:
+        encoder = av.CodecContext.create("libx264", "w")
+        options = {"preset": "superfast", "crf": "26", "x264-params": f"{common}:threads=1:open-gop=0:b-adapt=0"}
+        if at_once:
+            options["forced-idr"] = "1"
+        if not spec.b_frames:
+            options["tune"] = "zerolatency"
+            options["profile"] = "baseline"
+    else:
+        encoder = av.CodecContext.create("libx265", "w")
+        extra = "rc-lookahead=0:bframes=0:" if at_once else "rc-lookahead=5:"
+        extra += "open-gop=0:repeat-headers=1:info=0:pools=none:frame-threads=1:b-adapt=0:log-level=none"
+        options = {"preset": "ultrafast", "crf": "28", "x265-params": f"{common}:{extra}"}
+        if at_once:
+            options["tune"] = "zerolatency"
+            options["forced-idr"] = "1"
+    assert isinstance(encoder, av.VideoCodecContext)
+    encoder.width, encoder.height, encoder.pix_fmt = spec.width, spec.height, "yuv420p"
+    encoder.time_base = Fraction(1, spec.frame_rate)
+    encoder.framerate = Fraction(spec.frame_rate)
+    encoder.gop_size = spec.gop
+    encoder.options = options
+    return encoder
 
 
 class Painter:
@@ -184,19 +225,26 @@ class Painter:
         self._strip = height // 9 + height // 9 % 2
         chroma[:, : self._strip // 2] = 128
 
-    def paint(self, number: int) -> Plane:
-        """Return picture `number` of the round."""
+    def paint(self, number: int, view: View = AHEAD) -> Plane:
+        """Return picture `number` of the round, seen from `view`; the strip and the labels stay where they are."""
         spec = self._spec
         picture = self._still.copy()
         luma = picture[: spec.height]
         chroma = picture[spec.height :].reshape(2, spec.height // 2, spec.width // 2)
         self._move(luma, chroma, number / spec.frames)
+        if view != AHEAD:
+            luma[self._strip :] = look(luma[self._strip :], view)
+            for plane in chroma:
+                plane[self._strip // 2 :] = look(plane[self._strip // 2 :], view)
         self._count(luma, number)
         scale = max(1, spec.height // 90)
         seconds, frame = divmod(number, spec.frame_rate)
         clock = f"{seconds // 60:02}:{seconds % 60:02}.{frame * 1000 // spec.frame_rate:03}"
         label = f"{clock} #{number:05} {spec.video.name}"
         self._write(luma, chroma, label, self._strip + 4 * scale, scale)
+        if view != AHEAD:
+            where = f"P{view.pan:05.1f} T{view.tilt:+05.1f} Z{view.zoom:.1f}"
+            self._write(luma, chroma, where, self._strip + 16 * scale, scale)
         return picture
 
     def _move(self, luma: Plane, chroma: Plane, part: float) -> None:

@@ -277,7 +277,7 @@ def test_queries_that_it_answers(command: str) -> None:
     assert (document.root, document.cmd_type, document.sn, document.device_id) == ("Response", command, 3, DEVICE)
 
 
-@pytest.mark.parametrize("command", ["RecordInfo", "SensorCatalog", "PresetQuery"])
+@pytest.mark.parametrize("command", ["RecordInfo", "SensorCatalog", "Alarm"])
 def test_other_queries_get_200_and_no_more(command: str) -> None:
     effects = Driver().message(manscdp.query(command, 3, DEVICE))
     assert status_of(effects) == [200]
