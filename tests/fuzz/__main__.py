@@ -9,6 +9,7 @@ Exits with 1 at a finding; its input is then a file of tests/fuzz/corpus/NAME.
 import argparse
 import json
 import os
+import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -64,7 +65,8 @@ def main(arguments: list[str]) -> int:
     if wanted.input:
         return campaign.run_once(wanted.names[0], wanted.input)
     folder = Path(os.environ.get("GBGW_FIXTURES") or instrumented.ROOT.parent / "shared" / "fixtures")
-    counts = []
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    counts: list[Count] = []
     for name in wanted.names or (*targets.NATIVE, *targets.PYTHON):
         print(f"== {name}", file=sys.stderr, flush=True)
         count = campaign.run(
@@ -80,8 +82,10 @@ def main(arguments: list[str]) -> int:
                 file.write(json.dumps({**asdict(count), "tail": []}) + "\n")
         if count.finding:
             report(count)
+        if count.interrupted:
+            break
     print(table(counts))
-    return 1 if any(count.finding for count in counts) else 0
+    return 1 if any(count.finding for count in counts) else 130 if counts[-1].interrupted else 0
 
 
 if __name__ == "__main__":

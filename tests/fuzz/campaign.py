@@ -50,6 +50,7 @@ class Count:
     peak_megabytes: int = 0
     model_inputs: int = 0
     finding: str = ""
+    interrupted: bool = False
     rises: list[tuple[int, int]] = field(default_factory=list)
     tail: list[str] = field(default_factory=list)
 
@@ -79,6 +80,7 @@ class Count:
             max(self.peak_megabytes, later.peak_megabytes),
             later.model_inputs,
             later.finding,
+            later.interrupted,
             rises,
             later.tail,
         )
@@ -86,7 +88,7 @@ class Count:
 
 def run(name: str, *, seconds: int = 0, runs: int = 0, seed: int = 0, fixtures: Path | None = None) -> Count:
     """Fuzz one target until it has had so many inputs, those of earlier runs on the same code included, or for a time;
-    0 of both: until it is stopped.
+    0 of both: until it is stopped. KeyboardInterrupt stops it and is in the result; what was counted is kept.
     """
     code = code_of(name)
     count = recall(name, code)
@@ -97,8 +99,8 @@ def run(name: str, *, seconds: int = 0, runs: int = 0, seed: int = 0, fixtures: 
         part = min(lacking, max(SLICE_INPUTS, -(-runs // SLICES)))
         found = _once(name, seconds=seconds, runs=part, seed=seed + count.inputs if seed else 0, fixtures=fixtures)
         count = count.then(found)
-        is_last = not runs or bool(count.finding) or count.inputs >= runs
-        if name in targets.NATIVE and is_last and not count.finding:
+        is_last = not runs or bool(count.finding) or count.interrupted or count.inputs >= runs
+        if name in targets.NATIVE and is_last and not count.finding and not count.interrupted:
             _ask_the_model(count, WORK / name)
         remember(count, code)
         if is_last:
@@ -129,7 +131,7 @@ def recall(name: str, code: str) -> Count:
 def remember(count: Count, code: str) -> None:
     """A finding is not kept: its input is a file of the corpus, which every run begins with."""
     WORK.mkdir(parents=True, exist_ok=True)
-    kept = {**asdict(count), "code": code, "tail": [], "finding": ""}
+    kept = {**asdict(count), "code": code, "tail": [], "finding": "", "interrupted": False}
     (WORK / f"{count.name}.json").write_text(json.dumps(kept))
 
 
@@ -157,8 +159,13 @@ def _once(name: str, *, seconds: int, runs: int, seed: int, fixtures: Path | Non
     count = Count(name)
     assert process.stdout is not None
     try:
-        _read(count, process.stdout)
-        code = process.wait()
+        try:
+            _read(count, process.stdout)
+        except KeyboardInterrupt:
+            count.interrupted = True
+            process.terminate()  # it tells its counts before it ends
+            _read(count, process.stdout)
+        code = 0 if count.interrupted else process.wait()
     finally:
         process.kill()
         process.wait()

@@ -19,6 +19,7 @@ from yarl import URL
 from gbgw.base import limits
 from gbgw.base.config import HttpConfig
 from gbgw.base.errors import RequestError
+from gbgw.gb import ids
 from gbgw.serve import hls
 from gbgw.serve.api.events import last_event_id
 from gbgw.serve.api.handling import paging
@@ -90,6 +91,12 @@ def check(data: bytes) -> None:
     key, query, origin, forwarded, authorization, coding, wanted, name = (lines + [""] * 8)[:8]
     assert status(lambda: StreamKey.parse(key)) in (200, 404)
     assert status(lambda: StreamKey.parse(key)) == 404 or str(StreamKey.parse(key)) == key
+    for is_operator in (False, True):
+        if status(lambda is_operator=is_operator: ids.check_device_id(key, by_operator=is_operator)) == 200:  # type: ignore[misc]
+            assert ids.is_gb_id(key) or ids.is_opaque_id(key)
+    if ids.is_gb_id(key):
+        assert re.fullmatch("[0-9]{20}", key)
+        assert StreamKey.parse(ids.stream_key(key, key)) == StreamKey(key, key)
     headers = {"Host": "gate:8080", "Origin": origin, "X-Forwarded-For": forwarded}
     headers |= {"Authorization": authorization, "Accept-Encoding": coding, "Range": wanted}
     request = request_of(query, headers)

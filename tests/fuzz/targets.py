@@ -18,7 +18,16 @@ PYTHON: Final = tuple(name for name in TARGETS if name not in NATIVE)
 # Bytes of one input. Room for several headers of a kind, and no more: time goes with length.
 INPUT_BYTES: Final = {
     **{"ps": 768, "psm": 1_024, "rtp": 384, "rtcp": 512, "framer": 512, "fold": 320, "webrtc": 64, "flv": 512},
-    **{"adts": 256, "params": 512, "sip": 768, "stun": 512, "feedback": 512, "worker": 768, "config": 1_024},
+    **{
+        "adts": 256,
+        "params": 512,
+        "sip": 768,
+        "stun": 512,
+        "feedback": 512,
+        "worker": 768,
+        "demux": 1_024,
+        "config": 1_024,
+    },
 }
 TEXT_BYTES: Final = 1_024
 

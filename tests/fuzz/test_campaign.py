@@ -1,5 +1,8 @@
 """What `make fuzz` reads from libFuzzer's log, and what it says of it."""
 
+import os
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -55,22 +58,51 @@ def test_a_campaign_goes_on_where_it_was_interrupted(monkeypatch: pytest.MonkeyP
 
     def once(name: str, *, runs: int, **_: object) -> Count:
         asked.append(runs)
-        if len(asked) == 3:
-            raise KeyboardInterrupt
-        return Count(name, inputs=runs, edges=10, rises=[(1, 10)])
+        stopped = len(asked) == 3
+        return Count(name, inputs=50_000 if stopped else runs, interrupted=stopped, edges=10, rises=[(1, 10)])
 
     monkeypatch.setattr(campaign, "WORK", tmp_path)
     monkeypatch.setattr(campaign, "_once", once)
     monkeypatch.setattr(campaign, "code_of", lambda name: "this code")
-    with pytest.raises(KeyboardInterrupt):
-        campaign.run("sip", runs=1_000_000)
-    assert campaign.recall("sip", "this code").inputs == 400_000
+    assert campaign.run("sip", runs=1_000_000).interrupted
+    assert campaign.recall("sip", "this code").inputs == 450_000
     assert campaign.run("sip", runs=1_000_000).inputs == 1_000_000
-    assert asked == [200_000] * 6
+    assert asked == [*[200_000] * 5, 150_000]
     assert campaign.run("sip", runs=1_000_000).inputs == 1_000_000
     assert len(asked) == 6
     monkeypatch.setattr(campaign, "code_of", lambda name: "other code")
     assert campaign.run("sip", runs=10).inputs == 10
+
+
+def test_what_an_interrupted_run_counted_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A process that says a line, is told to stop, and says its last counts then."""
+    first, last = LOG.partition("#900")[0], LOG[LOG.index("#1000") :]
+    program = (
+        "import signal, sys\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])\n"
+        f"print({first!r}, flush=True)\n"
+        "signal.sigwait([signal.SIGTERM])\n"
+        f"print({last!r}, flush=True)\n"
+    )
+    read_all = campaign._read
+    seen: list[str] = []
+
+    def read(count: Count, lines: Iterable[str]) -> None:
+        def stopped() -> Iterator[str]:
+            for line in lines:
+                seen.append(line)
+                yield line
+                if line.startswith("#790") and sum(one.startswith("#790") for one in seen) == 1:
+                    raise KeyboardInterrupt
+
+        read_all(count, stopped())
+
+    monkeypatch.setattr(campaign, "WORK", tmp_path / "fuzz")
+    monkeypatch.setattr(campaign, "_read", read)
+    monkeypatch.setattr(campaign, "_command", lambda name: ([sys.executable, "-c", program], dict(os.environ)))
+    count = campaign._once("sip", seconds=0, runs=0, seed=0, fixtures=None)
+    assert (count.interrupted, count.inputs, count.edges, count.finding) == (True, 1_000, 113, "")
+    assert count.peak_megabytes == 61
 
 
 def test_the_code_under_test_is_told_from_another(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
