@@ -183,7 +183,7 @@ class ControlDesk:
             )
             for name in STEPS
         )
-        cause = _cause(session.cause)
+        cause = cause_of(session.cause)
         summary = _plain(cause) if cause is not None else _SUMMARIES[session.state]
         return Diagnosis(key, session.state.value, cause, steps, summary)
 
@@ -194,7 +194,7 @@ class ControlDesk:
         try:
             self._gateway.directory.find(key.device_id, key.channel_id)
         except GatewayError as error:
-            cause = _cause(error)
+            cause = cause_of(error)
         summary = _plain(cause) if cause is not None else "Nobody asked for this stream yet."
         return Diagnosis(str(key), "idle", cause, tuple(LadderStep(name, None, None) for name in STEPS), summary)
 
@@ -208,9 +208,9 @@ class ControlDesk:
         figures = session.figures()
         return StreamInfo(
             session.key,
-            "live",
+            session.target.kind,
             session.state.value,
-            _cause(session.cause),
+            cause_of(session.cause),
             _tracks(stream) if stream is not None else (),
             self._wall(session.steps["requested"]) if "requested" in session.steps else None,
             int(stream.bitrate(now)) if stream is not None and not session.over else 0,
@@ -248,7 +248,8 @@ _SUMMARIES: Final = {
 }
 
 
-def _cause(error: GatewayError | None) -> Cause | None:
+def cause_of(error: GatewayError | None) -> Cause | None:
+    """What the API shows of an error."""
     return Cause(error.code, error.message, error.remedy) if error is not None else None
 
 

@@ -17,7 +17,7 @@ from gbgw.base.tally import Tally
 from gbgw.directory import DeviceEntry, Directory
 from gbgw.gb import ids, registrar
 from gbgw.gb.catalog import CatalogDone
-from gbgw.gb.manscdp import DeviceInfo, Document
+from gbgw.gb.manscdp import DeviceInfo, Document, MediaStatus
 from gbgw.gb.registrar import Credentials, Registrar
 from gbgw.interview import Interviews
 from gbgw.net.drive import drive
@@ -44,6 +44,7 @@ class Devices:
 
     offline: a device is gone, end its streams. rebooted: it looks restarted. bound: it is reached by this flow from now
     on.
+    media_ended: a device says that a recording was sent to its end; the id it names, and the dialog it said so in.
     notified: takes what devices tell of their own accord.
     sip, questions, interviews: made later, since they tell what they learn to this object; set before `run`.
     """
@@ -62,6 +63,7 @@ class Devices:
         rebooted: Callable[[str], None],
         bound: Callable[[str, Flow], None],
         notified: Callable[[str, Document], None],
+        media_ended: Callable[[str, str, int | None], None] = lambda device_id, named, dialog: None,
         tally: Tally,
         events: Events,
     ) -> None:
@@ -72,6 +74,7 @@ class Devices:
         self._rebooted = rebooted
         self._bound_to = bound
         self.notified = notified
+        self._media_ended = media_ended
         self._tally = tally
         self._events = events
         self._stored: dict[str, StoredDevice] = {}
@@ -145,8 +148,10 @@ class Devices:
                 self._bound(device_id, binding)
             case registrar.Offline(device_id, reason):
                 self._gone(device_id, reason)
-            case registrar.MessageReceived(device_id, document):
+            case registrar.MessageReceived(device_id, document, dialog):
                 self.directory.seen(device_id, datetime.now(UTC))
+                if isinstance(document.payload, MediaStatus) and document.payload.finished:
+                    self._media_ended(device_id, document.device_id, dialog)
                 if document.root == "Response":
                     self.questions.arrived(device_id, document)
                 elif document.root == "Notify":

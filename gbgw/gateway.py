@@ -43,8 +43,10 @@ from gbgw.net.sip import SipStack
 from gbgw.observe import log
 from gbgw.observe.events import Events
 from gbgw.observe.histogram import Histogram
+from gbgw.playbacks import Playbacks
 from gbgw.playing import Playing
 from gbgw.questions import Questions
+from gbgw.serve import places
 from gbgw.serve.auth import Authority
 from gbgw.serve.context import Serving
 from gbgw.serve.http import HttpServer
@@ -52,7 +54,7 @@ from gbgw.serve.relay import Relay
 from gbgw.serve.source import AudioChoice, Sample, StreamKey
 from gbgw.serve.viewers import Viewers
 from gbgw.serve.webrtc import WebRtc
-from gbgw.session import Seat, Session, State, Target
+from gbgw.session import Past, Seat, Session, State, Target
 from gbgw.sip.agent import Rebound
 from gbgw.sip.flow import Flow
 from gbgw.store.sqlite import SqliteStore
@@ -91,6 +93,7 @@ class Gateway:
         self._ssrcs = SsrcPool(self.config.sip.id)
         self._keyframes = KeyFrameCommands(self.config.sip.keyframe_seconds)
         self._sessions: dict[str, Session] = {}
+        self.playbacks = Playbacks(self._sessions.__contains__)
         self._ended: OrderedDict[str, tuple[Session, datetime]] = OrderedDict()
         self._first_frames = Histogram(FIRST_FRAME_BUCKETS)
         self._stopping = False
@@ -117,6 +120,7 @@ class Gateway:
                 rebooted=self._end_silent_sessions,
                 bound=self._follow,
                 notified=self._notified,
+                media_ended=self._recording_over,
                 tally=self.tally,
                 events=self.events,
             )
@@ -135,7 +139,7 @@ class Gateway:
             interviews = Interviews(self._questions, self.devices, self.tally)
             self.devices.sip, self.devices.questions = self._sip, self._questions
             self.devices.interviews = await stack.enter_async_context(interviews)
-            self._archive = Archive(self._questions, self.directory, self.tally)
+            self.archive = Archive(self._questions, self.directory, self.tally)
             self.cameras = await stack.enter_async_context(
                 CameraDesk(self._questions, self._store, self.events, self.tally)
             )
@@ -336,6 +340,7 @@ class Gateway:
             return session
         if self._stopping:
             raise _stopping(key)
+        past = self._past(parsed) if parsed.is_history else None
         entry, item = self.directory.find(parsed.device_id, parsed.channel_id)
         assert entry.flow is not None
         if len(self._sessions) >= self.config.media.sessions:
@@ -346,7 +351,7 @@ class Gateway:
                 stream=key,
             )
         session = Session(
-            Target(entry.id, item.device_id, entry.flow, entry.media_transport or self.config.media.transport),
+            Target(entry.id, item.device_id, entry.flow, entry.media_transport or self.config.media.transport, past),
             config=self.config,
             platform=self._platform,
             sip=self._sip,
@@ -360,6 +365,22 @@ class Gateway:
         self._sessions[key] = session
         self._tasks.create_task(self._supervise(session), name=f"session:{key}")
         return session
+
+    def _past(self, key: StreamKey) -> Past:
+        """What of the past a key means. Raises RequestError for a playback that nobody made."""
+        linger = limits.PLAYBACK_LINGER_SECONDS
+        if key.name.startswith(places.SHARED):
+            known = self.playbacks.get(key.name, asyncio.get_running_loop().time())
+            if known is None or known.key != key:
+                raise RequestError(
+                    "there is no such playback (any more)",
+                    status=404,
+                    code="unknown_playback",
+                    remedy="make another with POST /api/v1/playbacks, or leave the name out of the address",
+                    stream=str(key),
+                )
+            linger = self.config.media.linger_seconds
+        return Past(key.start, key.stop, key.name, linger)
 
     async def _supervise(self, session: Session) -> None:
         try:
@@ -376,7 +397,7 @@ class Gateway:
             self._ended.move_to_end(session.key)
             while len(self._ended) > ENDED_REMEMBERED:
                 self._ended.popitem(last=False)
-            if session.was_wanted and not self._stopping:
+            if session.was_wanted and session.target.past is None and not self._stopping:
                 self._tasks.create_task(self._invite_again(session), name=f"again:{session.key}")
 
     async def _invite_again(self, before: Session) -> None:
@@ -478,6 +499,8 @@ class Gateway:
         dead."""
         now = asyncio.get_running_loop().time()
         for session in self._sessions.values():
+            if session.playhead is not None and session.playhead.paused:
+                continue  # it is silent because it was told to be
             if session.target.device_id == device_id and now - session.heard_at > REBOOT_SILENCE_SECONDS:
                 session.close(
                     MediaError(
@@ -486,6 +509,32 @@ class Gateway:
                         remedy="the next viewer invites it again",
                     )
                 )
+
+    def _recording_over(self, device_id: str, named: str, dialog: int | None) -> None:
+        """A device says that a recording was sent to its end (MediaStatus 121). The dialog says which, or the Call-ID
+        by which the user agent found it; else the one session of history that it can be (reference 6.9)."""
+        past = [
+            session
+            for session in self._sessions.values()
+            if session.target.device_id == device_id and session.target.past is not None
+        ]
+        meant = [session for session in past if dialog is not None and session.dialog == dialog]
+        if not meant:
+            of_channel = [session for session in past if session.target.channel_id == named]
+            meant = of_channel or past
+        if len(meant) == 1:
+            meant[0].recording_over()
+        else:
+            self.tally.add("playback.end_unclear", detail=f"{device_id}: {named}, {len(meant)} playbacks")
+
+    def session(self, key: str) -> Session | None:
+        """The session that runs under a key."""
+        return self._sessions.get(key)
+
+    def history_keys(self) -> list[StreamKey]:
+        """Of the playbacks that run."""
+        keys = (StreamKey.parse(key) for key, session in self._sessions.items() if session.target.past is not None)
+        return sorted(keys, key=lambda key: key.name)
 
     # What is shown of it
 
@@ -569,7 +618,7 @@ class Gateway:
             viewers=self.viewers,
             whep=self._webrtc,
             relay=relay,
-            history=HistoryDesk(self._archive),
+            history=HistoryDesk(self),
         )
         return HttpServer(serving)
 

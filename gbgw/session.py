@@ -1,4 +1,5 @@
-"""One Session: the invitation, the port, the SSRC and the stream of one camera channel, opened and closed in one place.
+"""One Session: the invitation, the port, the SSRC and the stream of one camera channel, live or of a recording, opened
+and closed in one place.
 
 One task runs it, from the first viewer's request to the BYE. Those around it leave facts (viewers, steps of the
 media, a wish to close) and words of the call, and wake it; it looks at them all, waits for the next, and every wait has
@@ -13,17 +14,18 @@ from contextlib import AsyncExitStack
 from copy import copy
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 from gbgw.base import limits
 from gbgw.base.config import Config
-from gbgw.base.errors import GatewayError, LocalError, MediaError
+from gbgw.base.errors import GatewayError, LocalError, MediaError, RequestError
 from gbgw.base.machine import TICK, Tick
 from gbgw.base.tally import Tally
 from gbgw.gb import invite, sdp
-from gbgw.gb.invite import BEGIN, CLOSE, LiveInvite, Platform
+from gbgw.gb.invite import BEGIN, CLOSE, Invitation, Platform
 from gbgw.gb.ssrc import Ssrc, SsrcPool
 from gbgw.observe import log
+from gbgw.playhead import Playhead
 from gbgw.sip import agent
 from gbgw.sip.flow import Flow
 from gbgw.sip.message import Request, Response
@@ -45,17 +47,37 @@ class State(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Past:
+    """What of a channel's recordings is wanted.
+
+    start, stop: Unix seconds. name: of this one among the sessions of the same span. linger_seconds: without viewers.
+    """
+
+    start: int
+    stop: int
+    name: str
+    linger_seconds: float = limits.PLAYBACK_LINGER_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
-    """The channel to invite and the way to it, as they were when the session began."""
+    """The channel to invite and the way to it, as they were when the session began. past: None for live pictures."""
 
     device_id: str
     channel_id: str
     flow: Flow
     transport: Transport
+    past: Past | None = None
 
     @property
     def key(self) -> str:
-        return f"{self.device_id}-{self.channel_id}"
+        live = f"{self.device_id}-{self.channel_id}"
+        past = self.past
+        return live if past is None else f"{live}-{past.start}-{past.stop}-{past.name}"
+
+    @property
+    def kind(self) -> Literal["live", "playback"]:
+        return "live" if self.past is None else "playback"
 
 
 class Signalling(Protocol):
@@ -64,6 +86,11 @@ class Signalling(Protocol):
     def new_handle(self) -> int: ...
     def submit(self, event: agent.Ask | agent.End, listener: "Callable[[CallEvent], None] | None" = None) -> None:
         """Give the user agent an event; what it says of this handle goes to `listener` until Ended or Failed."""
+
+    async def request(
+        self, request: Request, flow: Flow, timeout_seconds: float, *, dialog: int | None = None
+    ) -> Response:
+        """Ask inside a dialog. Raises PeerError when no final answer comes."""
 
     def contact_host(self, flow: Flow) -> str:
         """Our address as the peer of `flow` reaches it."""
@@ -164,11 +191,14 @@ class Session:
         self._published = asyncio.Event()
         self._finished = asyncio.Event()
         self._ssrc: Ssrc | None = None
-        self._invite: LiveInvite | None = None
+        self._invite: Invitation | None = None
         self._stream: StreamView | None = None
         self._figures = IngestFigures()
         self._answered_tcp = False  # to an offer of UDP: believed only when no UDP comes
         self._unwatched_at: float | None = None  # loop seconds at which it was seen playing for nobody
+        self._drained_at: float | None = None  # the recording is over: loop seconds at which its last media was given
+        past = target.past
+        self.playhead = Playhead(past.start, past.stop, self._tell_device) if past is not None else None
         self._log = log.get("session").bind(stream=self.key, device=target.device_id)
 
     # For those who watch
@@ -248,13 +278,45 @@ class Session:
     def figures(self) -> IngestFigures:
         return self.ingest.figures() if self.ingest is not None else self._figures
 
+    # Of recordings
+
+    @property
+    def dialog(self) -> int | None:
+        """The handle of its dialog, None before there is one."""
+        return self._invite.handle if self._invite is not None else None
+
+    def recording_over(self) -> None:
+        """The device says that it has sent all of it (MediaStatus 121): what is under way is still wanted."""
+        if self._drained_at is None and self.target.past is not None:
+            self._drained_at = asyncio.get_running_loop().time() + limits.RECORD_DRAIN_SECONDS
+            self._news.set()
+
+    def controlled(self) -> tuple[Playhead, Ingest]:
+        """What steers a recording that plays. Raises RequestError `not_streaming`."""
+        if self.playhead is None or self.ingest is None or not self._published.is_set() or not self.accepts_viewers:
+            raise RequestError(
+                "the playback does not play yet",
+                status=409,
+                code="not_streaming",
+                remedy="open one of its play URLs first",
+                stream=self.key,
+            )
+        return self.playhead, self.ingest
+
+    def steered(self) -> None:
+        """A command was taken: what is waited for may have changed."""
+        self._news.set()
+
+    async def _tell_device(self, request: Request, seconds: float) -> Response:
+        return await self._sip.request(request, self.target.flow, seconds, dialog=self.dialog)
+
     # IngestListener
 
     def on_step(self, name: str, now: float) -> None:
         self._step(name, now)
 
     def on_keyframe_wanted(self) -> None:
-        if self.accepts_viewers:
+        if self.accepts_viewers and self.target.past is None:
             self._keyframe(self)
 
     def on_lost(self, cause: LocalError) -> None:
@@ -286,20 +348,26 @@ class Session:
         self.cause = copy(error)  # without the traceback, which would keep all of this alive for as long as the cause
         self.cause.stream = self.key
 
-    async def _open(self) -> LiveInvite:
+    async def _open(self) -> Invitation:
         """Take an SSRC, a port and a place in the store, in this order; `_give_back` finds whatever was taken."""
         target, flow = self.target, self.target.flow
         media = self._config.media
-        self._ssrc = self._ssrcs.allocate(asyncio.get_running_loop().time())
+        past = target.past
+        self._ssrc = self._ssrcs.allocate(asyncio.get_running_loop().time(), history=past is not None)
         spec = IngestSpec(
-            self.key, target.transport, self._ssrc.value, flow.remote[0], loss=media.loss, rtcp=media.rtcp
+            self.key,
+            target.transport,
+            self._ssrc.value,
+            flow.remote[0],
+            loss=media.loss,
+            rtcp=media.rtcp,
+            history=past is not None,
         )
         self.ingest = await self._worker.open_ingest(spec, self)
         self._stream = self.ingest.stream
         self._placed.set()
-        address = self._sip.contact_host(flow)
-        offer = sdp.live_offer(self._platform.platform_id, address, self.ingest.port, target.transport, self._ssrc.text)
-        self._invite = LiveInvite(
+        offer = self._offer(self._sip.contact_host(flow), self.ingest.port, self._ssrc.text)
+        self._invite = Invitation(
             self._sip.new_handle(),
             self._platform,
             target.device_id,
@@ -311,7 +379,22 @@ class Session:
         await self._dialogs.dialog_opening(self.key, self._invite.request, flow, self._ssrc.text, self.ingest.port)
         return self._invite
 
-    async def _play(self, call: LiveInvite) -> None:
+    def _offer(self, address: str, port: int, ssrc: str) -> sdp.SessionDescription:
+        target, past, platform_id = self.target, self.target.past, self._platform.platform_id
+        if past is None:
+            return sdp.live_offer(platform_id, address, port, target.transport, ssrc)
+        return sdp.history_offer(
+            platform_id,
+            address,
+            port,
+            target.transport,
+            ssrc,
+            channel_id=target.channel_id,
+            start=past.start,
+            stop=past.stop,
+        )
+
+    async def _play(self, call: Invitation) -> None:
         """Follow call and media until it is over: return for a regular end, raise the cause of any other."""
         clock = asyncio.get_running_loop().time
         if await self._is_over(clock()):
@@ -323,14 +406,14 @@ class Session:
             await self._follow(call)
             if await self._is_over(clock()):
                 return
-            deadlines = (call.deadline, self._patience, self._linger_end)
+            deadlines = (call.deadline, self._patience, self._linger_end, self._drained_at)
             try:
                 async with asyncio.timeout_at(min((at for at in deadlines if at is not None), default=None)):
                     await self._news.wait()
             except TimeoutError:
                 continue
 
-    async def _follow(self, call: LiveInvite) -> None:
+    async def _follow(self, call: Invitation) -> None:
         """Give the call all that was said of it, and the time."""
         clock = asyncio.get_running_loop().time
         event: CallEvent | Tick | None = None
@@ -351,6 +434,8 @@ class Session:
                     await self._answered(answer, flow)
                 case invite.Refused(error):
                     raise error
+                case invite.Closed("bye") if self.target.past is not None:
+                    self._drained_at = asyncio.get_running_loop().time()
                 case invite.Closed("bye"):
                     raise MediaError(
                         "the camera ended the stream",
@@ -400,7 +485,11 @@ class Session:
         steps, media = self.steps, self._config.media
         if "published" in steps:
             last = self.ingest.last_packet_at
-            return (last if last is not None else steps["published"]) + media.idle_seconds
+            quiet_since = last if last is not None else steps["published"]
+            if self.playhead is None:
+                return quiet_since + media.idle_seconds
+            quiet_since = max(quiet_since, self.playhead.changed_at)
+            return quiet_since + (limits.PLAYBACK_PAUSED_SECONDS if self.playhead.paused else media.idle_seconds)
         if "answered" not in steps:
             return None
         if "first_packet" not in steps:
@@ -409,7 +498,9 @@ class Session:
 
     @property
     def _linger_end(self) -> float | None:
-        return self._unwatched_at + self._config.media.linger_seconds if self._unwatched_at is not None else None
+        past = self.target.past
+        linger = past.linger_seconds if past is not None else self._config.media.linger_seconds
+        return self._unwatched_at + linger if self._unwatched_at is not None else None
 
     async def _is_over(self, now: float) -> bool:
         """Look at all facts. True: it ends regularly. Raises the cause of any other end."""
@@ -420,6 +511,10 @@ class Session:
         playing = "published" in self.steps
         if playing:
             self._attend(now)
+        if self._drained_at is not None and now >= self._drained_at:
+            if not playing:
+                raise _no_record()
+            return True
         if self._linger_end is not None and now >= self._linger_end:
             return True
         if self._patience is not None and now >= self._patience:
@@ -427,8 +522,16 @@ class Session:
             await self.ingest.settle()  # what its worker told last may be a second old
             if self._closing or now < self._patience:
                 return False
+            if playing and self._came_to_its_end:
+                return True
             raise self._stopped() if playing else await self._no_picture()
         return False
+
+    @property
+    def _came_to_its_end(self) -> bool:
+        """A recording whose last seconds were played is over, though its device says nothing."""
+        played = self.figures().played_seconds
+        return self.playhead is not None and not self.playhead.paused and self.playhead.is_near_end(played)
 
     def _attend(self, now: float) -> None:
         """It plays: for somebody, or for nobody since when."""
@@ -518,3 +621,11 @@ class Session:
         if state is not self.state:
             self.state = state
             self._changed(self)
+
+
+def _no_record() -> MediaError:
+    return MediaError(
+        "the device ended the playback before it had sent a picture",
+        code="no_record",
+        remedy="it may have nothing recorded in this span: list its recordings first",
+    )

@@ -1,7 +1,7 @@
-"""Asks a channel for its live picture and tells what came of it (GB/T 28181-2022 section 9.2, -2016 section 9.2;
-reference section 6).
+"""Asks a channel for its picture, live or recorded, and tells what came of it (GB/T 28181-2022 and -2016 sections 9.2,
+9.8 and 9.9; reference section 6).
 
-LiveInvite stands between a Session and the user agent: it makes the INVITE with Subject and offer, bounds the wait
+Invitation stands between a Session and the user agent: it makes the INVITE with Subject and offer, bounds the wait
 for an answer, reads the answer's SDP, and ends the dialog whenever nobody wants it. ACK, CANCEL, BYE and late answers
 on the wire are the user agent's work.
 """
@@ -61,7 +61,7 @@ def subject(sender_id: str, sender_serial: str, receiver_id: str, receiver_seria
 
 
 def build_invite(platform: Platform, channel_id: str, offer: SessionDescription, flow: Flow) -> Request:
-    """Return the INVITE for a live picture; the sender's serial in Subject is the offered SSRC.
+    """Return the INVITE for a picture; the sender's serial in Subject is the offered SSRC, which no other session has.
 
     Call-ID and From tag are made here, so that the store can know the dialog before it begins.
     """
@@ -160,7 +160,7 @@ def rejection(status: int, key: str) -> MediaError:
     return MediaError(f"the camera {what} ({status})", code=f"invite_rejected_{status}", remedy=remedy, stream=key)
 
 
-class LiveInvite:
+class Invitation:
     """One invitation and its dialog, from BEGIN until nothing of it is left."""
 
     __slots__ = ("_deadline", "_device_id", "_flow", "_key", "_offer", "_request", "_seconds", "handle", "state")

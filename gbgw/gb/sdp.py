@@ -46,6 +46,7 @@ _ENCODINGS: Final[dict[str, Codec]] = {
     "AAC": codecs.AAC,
     "MPEG4-GENERIC": codecs.AAC,
 }
+_NAMES: Final = {"playback": "Playback", "download": "Download"}  # s= by mode
 _STATIC: Final = {0: "PCMU/8000", 4: "G723/8000", 8: "PCMA/8000", 9: "G722/8000", 18: "G729/8000", 96: "PS/90000"}
 
 
@@ -311,21 +312,58 @@ def live_offer(
     offered besides PS, which cameras that register by 2.0 sometimes want to see. stream_attribute: the selector of a
     sub-stream, e.g. ("streamnumber", "1").
     """
+    media = _offered_media(port, transport, profile, stream_attribute)
+    return SessionDescription(platform_id, address, "Play", address=address, media=(media,), ssrc_text=ssrc)
+
+
+def history_offer(
+    platform_id: str,
+    address: str,
+    port: int,
+    transport: Transport,
+    ssrc: str,
+    *,
+    channel_id: str,
+    start: int,
+    stop: int,
+    download_speed: int | None = None,
+    profile: Profile = "ps",
+) -> SessionDescription:
+    """Return the offer for a recording: s=Playback, or s=Download at `download_speed` times its speed (reference 6.8).
+
+    channel_id: of the camera whose recording it is, also where a recorder stores it. start, stop: Unix seconds.
+    """
+    extra = ("downloadspeed", str(download_speed)) if download_speed is not None else None
+    media = _offered_media(port, transport, profile, extra)
+    return SessionDescription(
+        platform_id,
+        address,
+        "Playback" if download_speed is None else "Download",
+        uri=f"{channel_id}:0",
+        address=address,
+        time=(start, stop),
+        media=(media,),
+        ssrc_text=ssrc,
+    )
+
+
+def _offered_media(
+    port: int, transport: Transport, profile: Profile, extra: tuple[str, str] | None
+) -> MediaDescription:
     offered = _OFFERED[profile]
     attributes: list[tuple[str, str | None]] = [("recvonly", None)]
     attributes += [("rtpmap", f"{number} {encoding}") for number, encoding in offered]
     if transport != "udp":
         attributes += [("setup", transport.removeprefix("tcp-")), ("connection", "new")]
-    if stream_attribute is not None:
-        attributes.append(stream_attribute)
-    media = MediaDescription(
+    if extra is not None:
+        attributes.append(extra)
+    return MediaDescription(
         "video",
         port,
         "RTP/AVP" if transport == "udp" else "TCP/RTP/AVP",
         tuple(str(number) for number, _ in offered),
         attributes=tuple(attributes),
     )
-    return SessionDescription(platform_id, address, "Play", address=address, media=(media,), ssrc_text=ssrc)
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,6 +385,7 @@ class Answer:
     media_format: str
     origin_id: str
     remarks: tuple[str, ...] = ()
+    file_size: int | None = None  # bytes of a download, None when it does not say or cannot
 
     @property
     def is_vendor_private(self) -> bool:
@@ -408,7 +447,14 @@ def read_answer(body: bytes, offer: SessionDescription) -> Answer:
         media_format=description.media_format,
         origin_id=description.origin_id,
         remarks=tuple(remarks),
+        file_size=_file_size(media.attribute("filesize") or _attribute(description.attributes, "filesize")),
     )
+
+
+def _file_size(text: str | None) -> int | None:
+    """Read a=filesize; some platforms say -1 (reference quirk 28)."""
+    match = _NUMBER.fullmatch((text or "").strip())
+    return (int(match[0]) or None) if match is not None and len(match[0]) <= 18 else None
 
 
 def _unsaid_answer(offered: MediaDescription) -> Answer:
@@ -479,6 +525,7 @@ class Offer:
     start: int  # Unix seconds, 0 for live
     stop: int  # Unix seconds, 0 for live
     origin_id: str
+    download_speed: int = 1  # wanted of a download
 
     @property
     def ssrc(self) -> int | None:
@@ -507,18 +554,28 @@ def read_offer(body: bytes) -> Offer:
         start=description.time[0],
         stop=description.time[1],
         origin_id=description.origin_id,
+        download_speed=max(1, _file_size(media.attribute("downloadspeed")) or 1),
     )
 
 
 def live_answer(
-    offer: Offer, device_id: str, address: str, port: int, *, ssrc: str | None = None, media_format: str = ""
+    offer: Offer,
+    device_id: str,
+    address: str,
+    port: int,
+    *,
+    ssrc: str | None = None,
+    media_format: str = "",
+    file_size: int | None = None,
 ) -> SessionDescription:
     """Return a device's answer to `offer`: its first program stream payload type, the offered y= unless `ssrc` says
-    otherwise ("" leaves it out)."""
+    otherwise ("" leaves it out). file_size: bytes of a download."""
     chosen = next((each for each in offer.payload_types if each.encoding), offer.payload_types[0])
     attributes: list[tuple[str, str | None]] = [("sendonly", None), ("rtpmap", f"{chosen.number} PS/90000")]
     if offer.setup is not None:
         attributes += [("setup", _COMPLEMENT[offer.setup]), ("connection", "new")]
+    if file_size is not None:
+        attributes.append(("filesize", str(file_size)))
     media = MediaDescription(
         "video",
         port,
@@ -529,8 +586,9 @@ def live_answer(
     return SessionDescription(
         device_id,
         address,
-        "Play",
+        _NAMES.get(offer.mode, "Play"),
         address=address,
+        time=(offer.start, offer.stop),
         media=(media,),
         ssrc_text=offer.ssrc_text if ssrc is None else ssrc,
         media_format=media_format,

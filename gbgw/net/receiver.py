@@ -16,6 +16,7 @@ from gbgw.base.codec import AUDIO, VIDEO, Codec
 from gbgw.base.tally import Tally
 from gbgw.media.freeze import Freeze
 from gbgw.media.hub import Stream
+from gbgw.media.pace import Pace
 from gbgw.media.timeline import Timeline
 from gbgw.net import diagnosis
 from gbgw.net.diagnosis import Diagnosis
@@ -100,7 +101,7 @@ class Receiver:
     fold: the first half of the way, made by `new_fold`. expected_ssrc: for the diagnosis. loss: "freeze" drops the
     video behind a hole up to the next key frame; "pass" drops only the unit with the hole. on_step: called once for
     each of STEPS, with loop seconds. on_keyframe_wanted: something was lost that a key frame heals; the caller limits
-    the rate. tally: counts rtp.*, ps.*, receiver.*.
+    the rate. pace: of a recording, whose speed may be changed. tally: counts rtp.*, ps.*, receiver.*.
     """
 
     def __init__(
@@ -113,9 +114,11 @@ class Receiver:
         loss: Literal["freeze", "pass"] = "freeze",
         on_step: Callable[[str, float], None] = _ignore_step,
         on_keyframe_wanted: Callable[[], None] = _ignore,
+        pace: Pace | None = None,
         tally: Tally | None = None,
     ) -> None:
         self.stream = stream
+        self.pace = pace
         self.tally = tally if tally is not None else Tally()
         self.fold = fold
         self.steps: dict[str, float] = {}
@@ -258,6 +261,8 @@ class Receiver:
                     self._step("parameter_sets", now)
                 if unit.is_keyframe:
                     self._step("first_keyframe", now)
+        if self.pace is not None:
+            self.pace.hear(unit, now)
         # Frozen units pass through the time line too: it must not take the freeze for a jump.
         timed = self._timeline.push(unit, now, timestamp)
         if is_video and codec.supported:
@@ -268,7 +273,9 @@ class Receiver:
             if self._freeze.frozen:
                 self._ask(now)
         for one in timed:
-            self.stream.push(one, now)
+            paced = self.pace.push(one, now) if self.pace is not None else one
+            if paced is not None:
+                self.stream.push(paced, now)
         if not self._is_playing and self.stream.published:
             self._is_playing = True
             self._step("published", now)

@@ -7,7 +7,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 REMOTE_HEADER: Final = "X-Gbgw-Remote"  # control to media worker, on connections of its own: the viewer's address
 LOCAL_HEADER: Final = "X-Gbgw-Local"  # and ours, to which he came
 TICKET_HEADER: Final = "X-Gbgw-Ticket"  # and the name under which control keeps his place at the stream
+KEY_HEADER: Final = "X-Gbgw-Key"  # and the key of the stream that his request means
 TICKET: Final = ContextVar("ticket", default="")  # of the request that is being answered, and what it starts
 
 
@@ -123,7 +124,9 @@ class Serving:
         """Every way to play `key`, absolute."""
         base = self.base_url(request)
         socket_base = "ws" + base.removeprefix("http")
-        path = f"/live/{quote(key, safe='@')}"
+        from gbgw.serve.places import path_of
+
+        path = path_of(key)
         tail = f"?token={token}" if token else ""
         return {
             "flv": f"{base}{path}.flv{tail}",

@@ -18,7 +18,8 @@ from gbgw.serve.answers import EndlessResponse
 from gbgw.serve.auth import check_origin
 from gbgw.serve.context import SERVING, VIEWER, Serving
 from gbgw.serve.fanout import Connection, Fanout, plain, websocket_frame
-from gbgw.serve.source import AudioChoice, StreamKey, Viewing
+from gbgw.serve.places import address_of
+from gbgw.serve.source import AudioChoice, Viewing
 from gbgw.serve.viewers import Viewer
 
 CONTENT_TYPES: Final = {"flv": "video/x-flv", "mp4": "video/mp4", "ts": "video/mp2t"}
@@ -69,10 +70,11 @@ async def watch(
 
 
 async def endless(request: web.Request) -> web.StreamResponse:
-    """GET and HEAD /live/{key}.{flv,mp4,ts}, with or without Upgrade: websocket."""
+    """GET and HEAD /live/{key}.{flv,mp4,ts} and the same below /playback, with or without Upgrade: websocket."""
     serving = request.app[SERVING]
     container = request.match_info["container"]
-    key = str(StreamKey.parse(request.match_info["key"]))
+    address = address_of(request)
+    key = address.key
     websocket = web.WebSocketResponse(
         # The ping queues behind what a slow viewer has yet to read: its pong gets the time a stalled viewer gets.
         heartbeat=2 * limits.VIEWER_STALL_SECONDS,
@@ -83,7 +85,7 @@ async def endless(request: web.Request) -> web.StreamResponse:
     is_websocket = websocket.can_prepare(request).ok
     if is_websocket:
         check_origin(request, serving.http.cors, serving.http.public_url)
-    serving.authority.require_play(request, key)
+    serving.authority.require_play(request, address.signed)
     wish = Wish.of(request)
     protocol = f"ws-{container}" if is_websocket else container
     format_name = "flv-legacy" if container == "flv" and wish.legacy_hevc else container
@@ -108,6 +110,7 @@ def _headers(viewer: Viewer) -> dict[str, str]:
         "Cache-Control": "no-store",
         "X-Accel-Buffering": "no",  # nginx would hold back a live body otherwise
         "X-Gbgw-Viewer": viewer.id,
+        "X-Gbgw-Stream": viewer.key,
     }
 
 
@@ -164,7 +167,7 @@ async def _play_websocket(
                 fanout.remove(connection)
     except TimeoutError:
         cause = causes[0] if causes else None
-        code = WSCloseCode.GOING_AWAY if cause is None else WSCloseCode.INTERNAL_ERROR
+        code = WSCloseCode.OK if cause is None else WSCloseCode.INTERNAL_ERROR
         await websocket.close(code=code, message=(cause.code if cause is not None else "ended").encode()[:120])
     return websocket
 

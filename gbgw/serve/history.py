@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol
 
+from gbgw.serve.source import Cause, StreamState
+
 RecordType = Literal["time", "alarm", "manual", "all"]
 
 
@@ -33,6 +35,33 @@ class Recordings:
     complete: bool
 
 
+@dataclass(frozen=True, slots=True)
+class PlaybackInfo:
+    """One playback of a recording on a device; the API adds its urls."""
+
+    id: str
+    device_id: str
+    channel_id: str
+    stream: str  # its key among the streams
+    start: datetime
+    end: datetime
+    state: StreamState | Literal["idle"]  # idle: nobody has opened it yet, or any more
+    cause: Cause | None
+    position: datetime | None  # of the picture that came last; None while nothing plays
+    paused: bool
+    speed: float  # wanted; negative for backwards
+    measured_speed: float | None  # at which the device's own times come; None while that is measured
+
+
+@dataclass(frozen=True, slots=True)
+class PlaybackChange:
+    """None: leave as it is. position: Unix seconds."""
+
+    position: float | None = None
+    speed: float | None = None
+    paused: bool | None = None
+
+
 class History(Protocol):
     """What the API asks of the gateway about the past."""
 
@@ -40,3 +69,18 @@ class History(Protocol):
         self, device_id: str, channel_id: str, start: int, end: int, kind: RecordType, *, kept: bool
     ) -> Recordings:
         """Ask the device for its list between two times in Unix seconds; `kept`: one told just now will do."""
+
+    def playbacks(self) -> Sequence[PlaybackInfo]:
+        """Those that the API made and those that viewers opened, ordered by id."""
+
+    async def playback(self, playback_id: str) -> PlaybackInfo:
+        """One, as it stands now. Raises RequestError 404 `unknown_playback`."""
+
+    def make_playback(self, device_id: str, channel_id: str, start: int, end: int) -> PlaybackInfo:
+        """Name one. The device is asked when somebody opens it. Raises RequestError 404."""
+
+    async def change_playback(self, playback_id: str, change: PlaybackChange) -> PlaybackInfo:
+        """Seek, then change the speed, then pause or resume. Raises RequestError or PeerError with the cause."""
+
+    async def end_playback(self, playback_id: str) -> None:
+        """End it; quiet when it is unknown (idempotent)."""

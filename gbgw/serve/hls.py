@@ -20,7 +20,7 @@ from gbgw.serve.context import PATH, SERVING
 from gbgw.serve.directives import Directives
 from gbgw.serve.flv import Wish
 from gbgw.serve.hls_output import HlsSession
-from gbgw.serve.source import StreamKey
+from gbgw.serve.places import address_of, place_of
 
 SESSION: Final = r"[0-9A-Za-z_-]{24,28}"  # a media worker's begin with its mark
 NAME: Final = r"init-\d{1,9}\.mp4|p?\d{1,15}\.m4s|\d{1,15}\.ts"
@@ -30,8 +30,9 @@ _BUFFERED_BYTES: Final = 64 << 10  # that a transport takes without waiting for 
 async def index(request: web.Request) -> web.StreamResponse:
     """GET /live/{key}/index.m3u8: checks the token, starts the stream, begins a session."""
     serving = request.app[SERVING]
-    key = str(StreamKey.parse(request.match_info["key"]))
-    serving.authority.require_play(request, key)
+    address = address_of(request)
+    key = address.key
+    serving.authority.require_play(request, address.signed)
     wish = Wish.of(request)
     container = wanted_container(request)
     output = serving.hls.get((key, container, wish.audio, wish.video))
@@ -52,6 +53,7 @@ async def index(request: web.Request) -> web.StreamResponse:
     )
     response = _playlist(text.encode())
     response.headers["X-Gbgw-Viewer"] = session.viewer.id
+    response.headers["X-Gbgw-Stream"] = key
     return response
 
 
@@ -85,7 +87,7 @@ async def media(request: web.Request) -> web.StreamResponse:
 
 async def piece(request: web.Request) -> web.StreamResponse:
     """GET /live/{key}/{session}/init-N.mp4, N.m4s, pN.m4s, N.ts."""
-    name = request.match_info["name"]
+    name = request.match_info["piece"]
     session = _session(request, name)
     output = session.output
     playlist = output.segmenter.playlist
@@ -122,7 +124,7 @@ async def piece(request: web.Request) -> web.StreamResponse:
 
 def _session(request: web.Request, name: str) -> HlsSession:
     """The session in the path, which no log may show."""
-    request[PATH] = f"/live/{request.match_info['key']}/-/{name}"
+    request[PATH] = f"{place_of(request)}/-/{name}"
     return request.app[SERVING].hls.session(request)
 
 

@@ -20,6 +20,7 @@ from gbgw.mux.feed import Attachment, Feed
 from gbgw.mux.hls import Segmenter
 from gbgw.mux.playlist import Container
 from gbgw.observe import log
+from gbgw.serve.places import belongs
 from gbgw.serve.source import AudioChoice, Viewing
 from gbgw.serve.viewers import Viewer
 
@@ -283,7 +284,7 @@ class HlsOutputs:
                 remedy="Open index.m3u8 again.",
                 stream=request.match_info["key"][:96],
             )
-        if session.output.key != request.match_info["key"]:
+        if not belongs(request, session.output.key):
             raise RequestError("This session is not for this stream.", status=403, code="session_foreign")
         session.output.touch(session)
         return session

@@ -21,13 +21,14 @@ from gbgw.observe import log
 from gbgw.serve import api, flv, hls, metrics, pages, relay, whep
 from gbgw.serve.answers import error_body, error_response
 from gbgw.serve.context import PATH, SERVING, STATUS, TICKET, TICKET_HEADER, VIEWER, Serving
+from gbgw.serve.places import PLACES
 from gbgw.serve.relay import HANDED_OVER
 
 _log: Final = logging.getLogger(__name__)
 _access: Final = log.get("http")
 _SWEEP_SECONDS: Final = 5.0
 _TCP_NOTSENT_LOWAT: Final = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
-_EXPOSED: Final = "Location, Link, ETag, Retry-After, X-Gbgw-Viewer"
+_EXPOSED: Final = "Location, Link, ETag, Retry-After, X-Gbgw-Stream, X-Gbgw-Viewer"
 _ALLOWED_HEADERS: Final = "Authorization, Content-Type, If-Match, If-None-Match, Last-Event-ID, Range"
 _METHODS: Final = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 NOWHERE: Final = "nowhere"  # to listen: connections are adopted
@@ -64,18 +65,19 @@ def _mount(app: web.Application, prefix: str) -> None:
 
 def _mount_play(app: web.Application, prefix: str) -> None:
     router = app.router
-    key = r"{key:[0-9A-Za-z@-]{1,96}}"
-    router.add_get(f"{prefix}/live/{key}" r".{container:flv|mp4|ts}", flv.endless)
-    router.add_get(f"{prefix}/live/{key}/index.m3u8", hls.index)
-    polled = f"{prefix}/live/{key}/{{session:{hls.SESSION}}}"
-    router.add_get(f"{polled}/media.m3u8", hls.media)
-    router.add_get(f"{polled}/{{name:{hls.NAME}}}", hls.piece)
-    router.add_post(f"{prefix}/live/{key}/whep", whep.play)
-    router.add_options(f"{prefix}/live/{key}/whep", whep.options)
-    session = f"{prefix}/live/{key}" r"/whep/{session:[^/]{1,64}}"
-    router.add_patch(session, whep.patch)
-    router.add_delete(session, whep.delete)
-    router.add_options(session, whep.options)
+    for place in PLACES:
+        play = f"{prefix}{place}"
+        router.add_get(f"{play}.{{container:flv|mp4|ts}}", flv.endless)
+        router.add_get(f"{play}/index.m3u8", hls.index)
+        polled = f"{play}/{{session:{hls.SESSION}}}"
+        router.add_get(f"{polled}/media.m3u8", hls.media)
+        router.add_get(f"{polled}/{{piece:{hls.NAME}}}", hls.piece)
+        router.add_post(f"{play}/whep", whep.play)
+        router.add_options(f"{play}/whep", whep.options)
+        session = f"{play}/whep/{{session:[^/]{{1,64}}}}"
+        router.add_patch(session, whep.patch)
+        router.add_delete(session, whep.delete)
+        router.add_options(session, whep.options)
 
 
 class HttpServer:

@@ -24,9 +24,9 @@ from gbgw.base import limits
 from gbgw.base.errors import LocalError, TransportClosedError
 from gbgw.serve import hls
 from gbgw.serve.auth import check_origin
-from gbgw.serve.context import LOCAL_HEADER, PATH, REMOTE_HEADER, SERVING, TICKET_HEADER, Serving
+from gbgw.serve.context import KEY_HEADER, LOCAL_HEADER, PATH, REMOTE_HEADER, SERVING, TICKET_HEADER, Serving
 from gbgw.serve.flv import Wish
-from gbgw.serve.source import StreamKey
+from gbgw.serve.places import PLACES, address_of, place_of
 from gbgw.serve.whep import read_offer
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 HANDED_OVER: Final = web.RequestKey("handed_over", bool)
 _TICKET: Final = TICKET_HEADER.lower().encode()
+_NAMED_KEY: Final = KEY_HEADER.lower().encode()
 _MARK: Final = re.compile(r"w(\d{1,3})-")
 _WHOLE_BYTES: Final = (
     64 << 10
@@ -47,6 +48,7 @@ _NOT_PASSED_ON: Final = frozenset(
         *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "upgrade"),
         *("transfer-encoding", "content-length", "expect", "authorization", "cookie"),
         *(REMOTE_HEADER.lower(), LOCAL_HEADER.lower(), TICKET_HEADER.lower()),
+        KEY_HEADER.lower(),
     )
 )
 _NOT_PASSED_BACK: Final = frozenset(
@@ -146,30 +148,32 @@ class _Connector(aiohttp.BaseConnector):
 
 def mount(app: web.Application, prefix: str) -> None:
     router = app.router
-    key = r"{key:[0-9A-Za-z@-]{1,96}}"
-    router.add_get(f"{prefix}/live/{key}" r".{container:flv|mp4|ts}", endless)
-    router.add_get(f"{prefix}/live/{key}/index.m3u8", playlist)
-    router.add_get(f"{prefix}/live/{key}/{{session:{hls.SESSION}}}/{{name:media\\.m3u8|{hls.NAME}}}", of_hls)
-    router.add_post(f"{prefix}/live/{key}/whep", offer)
-    router.add_options(f"{prefix}/live/{key}/whep", any_worker)
-    session = f"{prefix}/live/{key}" r"/whep/{session:[^/]{1,64}}"
-    router.add_patch(session, of_session)
-    router.add_delete(session, of_session)
-    router.add_options(session, any_worker)
+    for place in PLACES:
+        play = f"{prefix}{place}"
+        router.add_get(f"{play}.{{container:flv|mp4|ts}}", endless)
+        router.add_get(f"{play}/index.m3u8", playlist)
+        router.add_get(f"{play}/{{session:{hls.SESSION}}}/{{piece:media\\.m3u8|{hls.NAME}}}", of_hls)
+        router.add_post(f"{play}/whep", offer)
+        router.add_options(f"{play}/whep", any_worker)
+        session = f"{play}/whep/{{session:[^/]{{1,64}}}}"
+        router.add_patch(session, of_session)
+        router.add_delete(session, of_session)
+        router.add_options(session, any_worker)
 
 
 async def endless(request: web.Request) -> web.StreamResponse:
     """An answer without end: the worker gets the connection."""
     serving = request.app[SERVING]
-    key = str(StreamKey.parse(request.match_info["key"]))
+    address = address_of(request)
+    key = address.key
     if web.WebSocketResponse().can_prepare(request).ok:
         check_origin(request, serving.http.cors, serving.http.public_url)
-    serving.authority.require_play(request, key)
+    serving.authority.require_play(request, address.signed)
     Wish.of(request)
     _check_viewers(serving, key)
     passage = await _relay(serving).carriers.passage(key)
     try:
-        answer = await _hand_over(request, passage)
+        answer = await _hand_over(request, passage, key)
     except BaseException:
         passage.release()
         raise
@@ -180,8 +184,9 @@ async def endless(request: web.Request) -> web.StreamResponse:
 async def playlist(request: web.Request) -> web.StreamResponse:
     """The playlist that a viewer opens; starts the stream where it does not run."""
     serving = request.app[SERVING]
-    key = str(StreamKey.parse(request.match_info["key"]))
-    serving.authority.require_play(request, key)
+    address = address_of(request)
+    key = address.key
+    serving.authority.require_play(request, address.signed)
     Wish.of(request)
     hls.wanted_container(request)
     return await _pass_in(request, key)
@@ -190,8 +195,9 @@ async def playlist(request: web.Request) -> web.StreamResponse:
 async def offer(request: web.Request) -> web.StreamResponse:
     """A WHEP offer; starts the stream where it does not run."""
     serving = request.app[SERVING]
-    key = str(StreamKey.parse(request.match_info["key"]))
-    serving.authority.require_play(request, key)
+    address = address_of(request)
+    key = address.key
+    serving.authority.require_play(request, address.signed)
     Wish.of(request, audio="native")
     body = (await read_offer(request, key)).encode()
     return await _pass_in(request, key, body)
@@ -202,14 +208,14 @@ async def _pass_in(request: web.Request, key: str, body: bytes | None = None) ->
     _check_viewers(serving, key)
     passage = await _relay(serving).carriers.passage(key)
     try:
-        return await _pass_on(request, passage.carrier, body, passage.ticket)
+        return await _pass_on(request, passage.carrier, body, passage.ticket, key)
     finally:
         passage.release()
 
 
 async def of_hls(request: web.Request) -> web.StreamResponse:
     """A playlist or a piece of it, of the session in the path, which no log may show."""
-    request[PATH] = f"/live/{request.match_info['key']}/-/{request.match_info['name']}"
+    request[PATH] = f"{place_of(request)}/-/{request.match_info['piece']}"
     return await of_session(request)
 
 
@@ -240,7 +246,7 @@ def _check_viewers(serving: Serving, key: str) -> None:
 # Giving a connection away
 
 
-async def _hand_over(request: web.Request, passage: Passage) -> web.StreamResponse:
+async def _hand_over(request: web.Request, passage: Passage, key: str) -> web.StreamResponse:
     transport = request.transport
     held = transport.get_extra_info("socket") if transport is not None else None
     if transport is None or held is None or transport.is_closing():
@@ -249,7 +255,7 @@ async def _hand_over(request: web.Request, passage: Passage) -> web.StreamRespon
     try:
         await _flushed(request, transport)
         with socket.socket(fileno=_duplicate(held)) as connection:
-            await passage.carrier.hand_over(connection, _head(request, passage.ticket))
+            await passage.carrier.hand_over(connection, _head(request, passage.ticket, key))
     except BaseException:
         if not transport.is_closing():
             transport.resume_reading()
@@ -282,16 +288,16 @@ async def _flushed(request: web.Request, transport: asyncio.Transport) -> None:
         raise TransportClosedError("The viewer does not read.", code="viewer_left") from None
 
 
-def _head(request: web.Request, ticket: str) -> bytes:
+def _head(request: web.Request, ticket: str, key: str) -> bytes:
     """The request as it came, without a body, which no play URL has a use for."""
     version = request.version
     lines = [
         f"{request.method} {request.raw_path} HTTP/{version.major}.{version.minor}".encode("utf-8", "surrogateescape")
     ]
     for name, value in request.raw_headers:
-        if name.lower() not in (b"content-length", b"transfer-encoding", b"expect", _TICKET):
+        if name.lower() not in (b"content-length", b"transfer-encoding", b"expect", _TICKET, _NAMED_KEY):
             lines.append(name + b": " + value)
-    lines.append(_TICKET + b": " + ticket.encode())
+    lines += [_TICKET + b": " + ticket.encode(), _NAMED_KEY + b": " + key.encode()]
     return b"\r\n".join([*lines, b"", b""])
 
 
@@ -299,7 +305,7 @@ def _head(request: web.Request, ticket: str) -> bytes:
 
 
 async def _pass_on(
-    request: web.Request, carrier: Carrier, body: bytes | None = None, ticket: str = ""
+    request: web.Request, carrier: Carrier, body: bytes | None = None, ticket: str = "", key: str = ""
 ) -> web.StreamResponse:
     """body: where it is read already."""
     serving = request.app[SERVING]
@@ -310,6 +316,7 @@ async def _pass_on(
     headers[REMOTE_HEADER] = serving.remote(request)
     headers[LOCAL_HEADER] = serving.local(request)
     headers[TICKET_HEADER] = ticket
+    headers[KEY_HEADER] = key
     url = URL.build(
         scheme="http",
         host="worker",

@@ -20,16 +20,27 @@ Transport = Literal["udp", "tcp-passive", "tcp-active"]
 Scope = Literal["view", "control", "admin"]
 StreamState = Literal["starting", "playing", "lingering", "stopping", "ended", "failed"]
 
-_KEY: Final = re.compile(r"([0-9A-Za-z_]{1,32})-([0-9A-Za-z_]{1,32})(?:@([0-9A-Za-z]{1,16}))?")
+_KEY: Final = re.compile(
+    r"([0-9A-Za-z_]{1,32})-([0-9A-Za-z_]{1,32})(?:@([0-9A-Za-z]{1,16}))?"
+    r"(?:-([0-9]{1,10})-([0-9]{1,10})(?:-([0-9a-z]{1,16}))?)?",
+    re.ASCII,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class StreamKey:
-    """`DEVICE-CHANNEL` or `DEVICE-CHANNEL@SUBSTREAM`."""
+    """`DEVICE-CHANNEL` or `DEVICE-CHANNEL@SUBSTREAM` for live pictures; with `-START-STOP-NAME` behind it for a
+    recording on the device.
+
+    start, stop: Unix seconds, 0 for live. name: of this one playback among those of the same span.
+    """
 
     device_id: str
     channel_id: str
     substream: str = ""
+    start: int = 0
+    stop: int = 0
+    name: str = ""
 
     @classmethod
     def parse(cls, key: str) -> "StreamKey":
@@ -43,10 +54,30 @@ class StreamKey:
                 remedy="A key is DEVICE-CHANNEL, both as listed by /api/v1/devices.",
                 stream=key[:96],
             )
-        return cls(match[1], match[2], match[3] or "")
+        found = cls(match[1], match[2], match[3] or "", int(match[4] or 0), int(match[5] or 0), match[6] or "")
+        if match[4] is not None and found.start >= found.stop:
+            raise RequestError(
+                "The end is not after the start.",
+                code="bad_span",
+                remedy="Give the span of a recording, as START-END.",
+                stream=key[:96],
+            )
+        return found
+
+    @property
+    def is_history(self) -> bool:
+        return self.stop > 0
+
+    @property
+    def live(self) -> "StreamKey":
+        """The key of the channel's live pictures."""
+        return StreamKey(self.device_id, self.channel_id, self.substream)
 
     def __str__(self) -> str:
-        return f"{self.device_id}-{self.channel_id}" + (f"@{self.substream}" if self.substream else "")
+        text = f"{self.device_id}-{self.channel_id}" + (f"@{self.substream}" if self.substream else "")
+        if self.is_history:
+            text += f"-{self.start}-{self.stop}"
+        return f"{text}-{self.name}" if self.name else text
 
 
 class Viewing(Protocol):

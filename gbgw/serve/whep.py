@@ -10,7 +10,8 @@ from gbgw.base import limits
 from gbgw.base.errors import LocalError, RequestError
 from gbgw.serve.context import SERVING, Serving
 from gbgw.serve.flv import Wish
-from gbgw.serve.source import StreamKey, Viewing
+from gbgw.serve.places import address_of, place_of
+from gbgw.serve.source import Viewing
 from gbgw.serve.viewers import Viewer, Viewers
 
 _SESSION: Final = re.compile(r"[0-9A-Za-z_-]{1,64}")
@@ -54,8 +55,9 @@ class WhepBackend(Protocol):
 async def play(request: web.Request) -> web.StreamResponse:
     """POST /live/{key}/whep: SDP offer in, 201 with the answer and the session's Location."""
     serving = request.app[SERVING]
-    key = str(StreamKey.parse(request.match_info["key"]))
-    serving.authority.require_play(request, key)
+    address = address_of(request)
+    key = address.key
+    serving.authority.require_play(request, address.signed)
     backend = _backend(serving)
     wish = Wish.of(request, audio="native")
     offer = await read_offer(request, key)
@@ -79,9 +81,10 @@ async def play(request: web.Request) -> web.StreamResponse:
         if not handed_over:
             serving.viewers.remove(viewer)
     response = web.Response(status=201, text=answer, content_type="application/sdp")
-    response.headers["Location"] = f"{serving.base_path}/live/{key}/whep/{session_id}"
+    response.headers["Location"] = f"{serving.base_path}{place_of(request)}/whep/{session_id}"
     response.headers["Cache-Control"] = "no-store"
     response.headers["X-Gbgw-Viewer"] = viewer.id
+    response.headers["X-Gbgw-Stream"] = key
     for url in backend.ice_servers():
         response.headers.add("Link", f'<{url}>; rel="ice-server"')
     return response

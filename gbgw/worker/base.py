@@ -18,7 +18,7 @@ class IngestSpec:
 
     ssrc: the value of `y=`, which the camera should send with. sip_host: where its signalling comes from: should
     somebody else send first, its packets displace him. loss: what follows a lost packet ("freeze" until the next key
-    frame).
+    frame). history: it is a recording, whose speed and place may change.
     """
 
     key: str
@@ -27,12 +27,14 @@ class IngestSpec:
     sip_host: str = ""
     loss: Literal["freeze", "pass"] = "freeze"
     rtcp: bool = True
+    history: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class IngestFigures:
     """kernel_drops: datagrams the kernel threw away because nobody read them in time. skew_seconds: by how much sound
-    is late against the picture (media.timeline).
+    is late against the picture (media.timeline). played_seconds: how far a recording has come since its start or the
+    last seek; speed: at which the device's own times come, None while that is measured (media.pace).
     """
 
     packets: int = 0
@@ -44,6 +46,8 @@ class IngestFigures:
     jitter_seconds: float = 0.0
     kernel_drops: int = 0
     skew_seconds: float = 0.0
+    played_seconds: float = 0.0
+    speed: float | None = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +123,9 @@ class Ingest(Protocol):
         self, *, address: str, port: int, transport: Literal["udp", "tcp"], ssrc: int | None, sip_host: str
     ) -> None:
         """Take the camera's SDP answer: whom to expect, whom to connect to (TCP active, in the background)."""
+
+    async def pace(self, *, scale: float | None = None, seek: bool = False) -> None:
+        """Of a recording: the device goes on at another speed, or from another place."""
 
     async def diagnose(self) -> GatewayError:
         """Say why there is no picture, from what has been seen so far."""

@@ -53,6 +53,7 @@ from gbgw.worker.protocol import (
     Message,
     OpenIngest,
     Report,
+    SetPace,
     Settle,
     Settled,
     Sit,
@@ -186,7 +187,7 @@ class Child:
                 self._answer(message.ask, lambda: ingest.open(message), f"open:{message.spec.key}")
             case CloseIngest():
                 self._answer(message.ask, lambda: self._close(message), f"close:{message.ingest}")
-            case Answered() | Settle() | Diagnose():
+            case Answered() | Settle() | SetPace() | Diagnose():
                 self._answer(message.ask, lambda: self._about(message), f"about:{message.ingest}")
             case _:
                 self.tally.add("worker.unexpected", detail=type(message).__name__)
@@ -206,7 +207,7 @@ class Child:
             if ask:
                 self.channel.send(answer)
 
-    async def _about(self, message: Answered | Settle | Diagnose) -> protocol.Answer:
+    async def _about(self, message: Answered | Settle | SetPace | Diagnose) -> protocol.Answer:
         found = self._ingests.get(message.ingest)
         if found is None or found.ingest is None:
             raise StateError(f"the media worker has no ingest {message.ingest}")
@@ -223,6 +224,9 @@ class Child:
                 return Done(message.ask)
             case Settle():
                 return Settled(message.ask, found.figures())
+            case SetPace():
+                await ingest.pace(scale=message.scale, seek=message.seek)
+                return Done(message.ask)
             case Diagnose():
                 return protocol.Diagnosis(message.ask, Failure.of(await ingest.diagnose()))
 

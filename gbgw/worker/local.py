@@ -10,6 +10,7 @@ from gbgw.base.config import MediaConfig, port_range
 from gbgw.base.errors import GatewayError, LocalError, MediaError
 from gbgw.base.tally import Tally
 from gbgw.media.hub import Stream
+from gbgw.media.pace import Pace
 from gbgw.mux.feed import Attachment, Chunk, Feeds
 from gbgw.net.media import MediaEndpoint, PortPool
 from gbgw.net.receive import Receiving
@@ -164,6 +165,7 @@ class LocalIngest:
             loss=spec.loss,
             on_step=listener.on_step,
             on_keyframe_wanted=listener.on_keyframe_wanted,
+            pace=Pace() if spec.history else None,
             tally=worker._tally,
         )
         self._endpoint = MediaEndpoint(
@@ -202,7 +204,7 @@ class LocalIngest:
 
     def figures(self) -> IngestFigures:
         self._receiver.settle_counts()
-        counts = self._receiver.counts
+        counts, pace = self._receiver.counts, self._receiver.pace
         return IngestFigures(
             packets=counts.get("rtp.received", 0),
             bytes=counts.get("rtp.bytes", 0),
@@ -213,6 +215,8 @@ class LocalIngest:
             jitter_seconds=self._receiver.fold.jitter_seconds,
             kernel_drops=self._endpoint.kernel_drops or 0,
             skew_seconds=self._receiver.skew_seconds,
+            played_seconds=pace.played if pace is not None else 0.0,
+            speed=pace.measured if pace is not None else 1.0,
         )
 
     async def answered(
@@ -224,6 +228,15 @@ class LocalIngest:
 
     async def settle(self) -> None:
         """All of it is read where it is counted."""
+
+    async def pace(self, *, scale: float | None = None, seek: bool = False) -> None:
+        pace, now = self._receiver.pace, self._loop.time()
+        if pace is None:
+            return
+        if seek:
+            pace.seek(now)
+        if scale is not None:
+            pace.set_scale(scale, now)
 
     async def diagnose(self) -> GatewayError:
         return self._receiver.diagnose(self._loop.time(), self._endpoint.facts).error(self.stream.key)

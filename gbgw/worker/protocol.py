@@ -18,7 +18,7 @@ from gbgw.media.track import Track
 from gbgw.serve.source import Sample
 from gbgw.worker.base import IngestFigures, IngestSpec
 
-VERSION: Final = 2
+VERSION: Final = 3
 _LENGTH: Final = 4  # bytes before each message, big-endian
 
 
@@ -70,6 +70,17 @@ class Settle:
     ingest: int
     ask: int = 0
     kind: Literal["settle"] = "settle"
+
+
+@dataclass(frozen=True, slots=True)
+class SetPace:
+    """A recording goes on at another speed, or from another place."""
+
+    ingest: int
+    scale: float | None = None
+    seek: bool = False
+    ask: int = 0
+    kind: Literal["pace"] = "pace"
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,7 +357,7 @@ class Diagnosis:
     kind: Literal["diagnosis"] = "diagnosis"
 
 
-Question = Start | OpenIngest | Answered | Settle | Diagnose | CloseIngest | Sit | TakePermit
+Question = Start | OpenIngest | Answered | Settle | SetPace | Diagnose | CloseIngest | Sit | TakePermit
 Answer = Done | Settled | Diagnosis | Failed
 Notice = (
     Logging | Stop | Step | KeyframeWanted | Tracks | Leave | FirstByte | GivePermit | ViewerCame | ViewerLeft | Report

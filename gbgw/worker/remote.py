@@ -35,6 +35,7 @@ from gbgw.worker.protocol import (
     Message,
     OpenIngest,
     Report,
+    SetPace,
     Settle,
     Settled,
     Sit,
@@ -123,6 +124,10 @@ class RemoteIngest:
         channel = self._owner.channel
         answer = await channel.ask(Settle(self.number, ask=channel.next_number()), Settled)
         self.learn(answer.stream)
+
+    async def pace(self, *, scale: float | None = None, seek: bool = False) -> None:
+        channel = self._owner.channel
+        await channel.ask(SetPace(self.number, scale, seek, ask=channel.next_number()), Done)
 
     async def diagnose(self) -> GatewayError:
         channel = self._owner.channel

@@ -103,7 +103,7 @@ def session(
         stream=stream,
         over=over,
         steps={name: now - 10 + number for number, name in enumerate(STEPS[:steps])},
-        target=SimpleNamespace(transport="udp"),
+        target=SimpleNamespace(transport="udp", kind="live"),
         figures=lambda: IngestFigures(packets=9, lost=1),
     )
 

@@ -18,7 +18,7 @@ from gbgw.gb.invite import Platform
 from gbgw.gb.ssrc import SsrcPool
 from gbgw.media.hub import Stream
 from gbgw.serve.source import Sample
-from gbgw.session import Session, State, Target
+from gbgw.session import Past, Session, State, Target
 from gbgw.sip import agent
 from gbgw.sip.flow import Flow
 from gbgw.sip.message import Request, Response
@@ -42,10 +42,14 @@ class FakeIngest:
         self.stream = Stream("fake")
         self.steps: Mapping[str, float] = {}
         self.last_packet_at: float | None = None
+        self.played_seconds = 0.0
         self.answers: list[tuple[str, int, str, int | None, str]] = []
 
     def figures(self) -> IngestFigures:
-        return IngestFigures(packets=7)
+        return IngestFigures(packets=7, played_seconds=self.played_seconds)
+
+    async def pace(self, *, scale: float | None = None, seek: bool = False) -> None:
+        self.played_seconds = 0.0 if seek else self.played_seconds
 
     async def answered(
         self, *, address: str, port: int, transport: Literal["udp", "tcp"], ssrc: int | None, sip_host: str
@@ -68,7 +72,7 @@ class FakeIngest:
 class World:
     """Everything around one session, and a record of what it did."""
 
-    def __init__(self, *overrides: str, transport: Transport = "udp") -> None:
+    def __init__(self, *overrides: str, transport: Transport = "udp", past: Past | None = None) -> None:
         self.happened: list[str] = []
         self.states: list[State] = []
         self.faults: dict[str, Exception] = {}
@@ -79,11 +83,11 @@ class World:
         self.ingest = FakeIngest(self)
         self.keyframes = 0
         self.listener: Callable[[agent.Provisional | agent.Final | agent.Failed | agent.Ended], None] | None = None
-        self.request: Request | None = None
+        self.invited: Request | None = None
         self.spec: IngestSpec | None = None
         self.loop = asyncio.get_running_loop()
         self.session = Session(
-            Target(CAMERA, CHANNEL, udp(), transport),
+            Target(CAMERA, CHANNEL, udp(), transport, past),
             config=self.configuration(*overrides),
             platform=Platform(PLATFORM, DOMAIN),
             sip=self,
@@ -123,11 +127,18 @@ class World:
         self.listener = listener
         if isinstance(event, agent.Ask):
             self.happened.append("INVITE")
-            self.request = event.request
+            self.invited = event.request
         else:
             self.happened.append("END")
             if self.goodbye_seconds is not None:
                 self.loop.call_later(self.goodbye_seconds, self.say, agent.Ended(7, "closed"))
+
+    async def request(
+        self, request: Request, flow: Flow, timeout_seconds: float, *, dialog: int | None = None
+    ) -> Response:
+        assert self.invited is not None
+        self.happened.append(f"{request.method} in {dialog}")
+        return Response.to(self.invited, 200)
 
     def contact_host(self, flow: Flow) -> str:
         return flow.local[0]
@@ -143,12 +154,12 @@ class World:
         listener(word)
 
     def rings(self) -> None:
-        if self.request is not None:
-            self.say(agent.Provisional(7, Response.to(self.request, 180)))
+        if self.invited is not None:
+            self.say(agent.Provisional(7, Response.to(self.invited, 180)))
 
     def answers(self, status: int = 200, body: bytes = ANSWER) -> None:
-        if self.request is not None:
-            self.say(agent.Final(7, Response.to(self.request, status, body=body), udp()))
+        if self.invited is not None:
+            self.say(agent.Final(7, Response.to(self.invited, status, body=body), udp()))
 
     def packets(self) -> None:
         self.ingest.last_packet_at = self.loop.time()
@@ -271,8 +282,8 @@ def test_a_whole_life() -> None:
     assert world.ingest.answers == [("192.0.2.10", 15_060, "udp", None, "192.0.2.10")]
     assert world.spec is not None
     assert (world.spec.transport, world.spec.sip_host, world.spec.loss) == ("udp", "192.0.2.10", "freeze")
-    assert world.request is not None
-    assert f"y={world.spec.ssrc:010d}".encode() in world.request.body
+    assert world.invited is not None
+    assert f"y={world.spec.ssrc:010d}".encode() in world.invited.body
 
 
 def test_a_viewer_who_comes_back_keeps_it() -> None:
@@ -806,3 +817,122 @@ def test_any_life_ends_with_everything_given_back(
         world.everything_is_back()
 
     clock.run(whole())
+
+
+# Recordings
+
+PAST = Past(1_000, 1_060, "a1")
+
+
+def test_a_recording_is_invited_with_its_span_and_a_number_of_history() -> None:
+    async def script(world: World) -> None:
+        await play(world)
+        world.session.on_keyframe_wanted()
+        assert world.session.target.key == f"{CAMERA}-{CHANNEL}-1000-1060-a1"
+        assert world.session.target.kind == "playback"
+        world.session.close()
+
+    world = live(script, past=PAST)
+    assert world.keyframes == 0
+    assert world.invited is not None
+    assert b"s=Playback\r\n" in world.invited.body
+    assert b"t=1000 1060\r\n" in world.invited.body
+    assert b"y=1" in world.invited.body
+    assert world.spec is not None
+    assert world.spec.history
+
+
+def test_its_end_lets_what_is_under_way_arrive() -> None:
+    async def script(world: World) -> None:
+        await play(world)
+        told = world.loop.time()
+        world.session.recording_over()
+        world.session.recording_over()
+        await world.session.closed()
+        assert world.loop.time() - told >= limits.RECORD_DRAIN_SECONDS
+
+    world = live(script, past=PAST)
+    assert world.session.cause is None
+    assert world.ingest.stream.cause is None
+
+
+def test_bye_is_its_end_and_no_fault() -> None:
+    async def script(world: World) -> None:
+        await play(world)
+        world.say(agent.Ended(7, "bye"))
+
+    assert live(script, past=PAST).session.cause is None
+
+
+def test_an_end_before_the_first_picture_says_that_there_is_none() -> None:
+    async def by_notice(world: World) -> None:
+        await begin(world)
+        world.answers()
+        world.session.recording_over()
+
+    async def by_bye(world: World) -> None:
+        await begin(world)
+        world.answers()
+        await asyncio.sleep(0.01)
+        world.say(agent.Ended(7, "bye"))
+
+    for script in (by_notice, by_bye):
+        cause = live(script, past=PAST).session.cause
+        assert cause is not None
+        assert cause.code == "no_record"
+
+
+def test_silence_counts_by_where_it_stands() -> None:
+    async def near_its_end(world: World) -> None:
+        await play(world)
+        world.ingest.played_seconds = 58.0
+
+    async def before(world: World) -> None:
+        await play(world)
+        world.ingest.played_seconds = 30.0
+
+    async def paused(world: World) -> None:
+        await play(world)
+        playhead, ingest = world.session.controlled()
+        await playhead.pause(ingest)
+        world.session.steered()
+        assert world.happened[-1] == "INFO in 7"
+        since = world.loop.time()
+        await world.session.closed()
+        assert world.loop.time() - since == pytest.approx(limits.PLAYBACK_PAUSED_SECONDS, abs=1)
+
+    assert live(near_its_end, past=PAST).session.cause is None
+    for script in (before, paused):
+        cause = live(script, past=PAST).session.cause
+        assert cause is not None
+        assert cause.code == "media_stopped"
+
+
+def test_it_cannot_be_steered_before_it_plays_nor_afterwards() -> None:
+    async def script(world: World) -> None:
+        await begin(world)
+        for attempt in range(2):
+            with pytest.raises(GatewayError) as caught:
+                world.session.controlled()
+            assert caught.value.code == "not_streaming"
+            if not attempt:
+                world.answers()
+                world.publishes()
+                await world.session.playable()
+                world.session.controlled()
+                world.session.close()
+                await world.session.closed()
+
+    live(script, past=PAST)
+
+
+def test_nobody_watches_a_recording_for_long() -> None:
+    async def script(world: World) -> None:
+        await play(world)
+        world.ingest.last_packet_at = world.loop.time() + 100
+        world.session.viewer_left()
+        left = world.loop.time()
+        await world.session.closed()
+        assert world.loop.time() - left == pytest.approx(limits.PLAYBACK_LINGER_SECONDS + 0.1, abs=0.05)
+
+    live(script, past=PAST)

@@ -1,13 +1,16 @@
-"""What devices have recorded: the list of a channel."""
+"""What devices have recorded: the list of a channel, and playbacks."""
 
-from typing import Any, Final
+from datetime import datetime
+from typing import Any, Final, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import AwareDatetime, BaseModel, Field
+from pydantic.dataclasses import dataclass
 
 from gbgw.base.errors import RequestError
-from gbgw.serve.api.shapes import CAMERA, channel_of
-from gbgw.serve.history import Recording, RecordType
+from gbgw.serve.api.shapes import CAMERA, GONE, Input, Page, channel_of, page_of
+from gbgw.serve.history import PlaybackChange, PlaybackInfo, Recording, RecordType
 from gbgw.serve.openapi import Call, Query, Route
+from gbgw.serve.source import Cause, StreamKey, StreamState
 from gbgw.serve.spans import read_time
 
 _TYPES: Final[tuple[RecordType, ...]] = ("time", "alarm", "manual", "all")
@@ -36,6 +39,90 @@ async def list_recordings(call: Call) -> Any:
     return RecordingPage(items=shown, next=following, complete=found.complete)
 
 
+class PlaybackInput(Input):
+    key: str = Field(max_length=96, description="DEVICE-CHANNEL")
+    start: AwareDatetime
+    end: AwareDatetime
+
+
+class PlaybackChangeInput(Input):
+    """Absent or null: leave as it is. A new position or speed lets a paused playback play."""
+
+    position: AwareDatetime | None = Field(None, description="go on from this moment of the recording")
+    speed: float | None = Field(None, description="0.25 to 8 times; negative: backwards, where the device can")
+    paused: bool | None = None
+
+
+@dataclass(frozen=True)
+class PlaybackOut:
+    """Times are the recording's own. measured_speed: at which the device really sends; null while that is measured."""
+
+    id: str
+    device_id: str
+    channel_id: str
+    stream: str
+    start: datetime
+    end: datetime
+    state: StreamState | Literal["idle"]
+    cause: Cause | None
+    position: datetime | None
+    paused: bool
+    speed: float
+    measured_speed: float | None
+    urls: dict[str, str]
+
+
+async def list_playbacks(call: Call) -> Any:
+    page = page_of(call, call.serving.history.playbacks(), lambda playback: playback.id)
+    return Page[Any](items=[_playback_out(call, each) for each in page.items], next=page.next)
+
+
+async def make_playback(call: Call) -> Any:
+    body: PlaybackInput = call.body
+    key = StreamKey.parse(body.key)
+    start, end = int(body.start.timestamp()), int(body.end.timestamp())
+    if key.is_history or not 0 <= start < end:
+        raise RequestError("The span is none.", code="bad_span", remedy="Give DEVICE-CHANNEL, a start and a later end.")
+    made = call.serving.history.make_playback(key.device_id, key.channel_id, start, end)
+    return _playback_out(call, made)
+
+
+async def get_playback(call: Call) -> Any:
+    return _playback_out(call, await call.serving.history.playback(call.path["playback"]))
+
+
+async def change_playback(call: Call) -> Any:
+    body: PlaybackChangeInput = call.body
+    position = body.position.timestamp() if body.position is not None else None
+    changed = await call.serving.history.change_playback(
+        call.path["playback"], PlaybackChange(position, body.speed, body.paused)
+    )
+    return _playback_out(call, changed)
+
+
+async def end_playback(call: Call) -> None:
+    await call.serving.history.end_playback(call.path["playback"])
+
+
+def _playback_out(call: Call, info: PlaybackInfo) -> PlaybackOut:
+    token = call.serving.authority.sign_play(info.stream)[0]
+    return PlaybackOut(
+        info.id,
+        info.device_id,
+        info.channel_id,
+        info.stream,
+        info.start,
+        info.end,
+        info.state,
+        info.cause,
+        info.position,
+        info.paused,
+        info.speed,
+        info.measured_speed,
+        call.serving.play_urls(call.request, info.stream, token),
+    )
+
+
 _TIME: Final = "20260203T081530Z, RFC 3339, or Unix seconds"
 
 ROUTES: Final[tuple[Route, ...]] = (
@@ -54,4 +141,29 @@ ROUTES: Final[tuple[Route, ...]] = (
         ),
         errors=CAMERA,
     ),
+    Route("GET", "/playbacks", list_playbacks, "Playbacks of recordings", "view", Page[PlaybackOut], paged=True),
+    Route(
+        "POST",
+        "/playbacks",
+        make_playback,
+        "Name a playback that several viewers share and steer; it begins with its first viewer",
+        "view",
+        PlaybackOut,
+        PlaybackInput,
+        status=201,
+        idempotent=False,
+        errors=CAMERA,
+    ),
+    Route("GET", "/playbacks/{playback}", get_playback, "Where a playback stands", "view", PlaybackOut, errors=GONE),
+    Route(
+        "PATCH",
+        "/playbacks/{playback}",
+        change_playback,
+        "Seek, change the speed, pause or resume, in this order",
+        "view",
+        PlaybackOut,
+        PlaybackChangeInput,
+        errors=CAMERA,
+    ),
+    Route("DELETE", "/playbacks/{playback}", end_playback, "End a playback", "view"),
 )

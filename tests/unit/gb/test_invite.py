@@ -3,7 +3,7 @@ import pytest
 from gbgw.base.errors import GatewayError
 from gbgw.base.machine import TICK
 from gbgw.gb import invite, sdp
-from gbgw.gb.invite import BEGIN, CLOSE, Answered, Closed, Counted, LiveInvite, Platform, Refused
+from gbgw.gb.invite import BEGIN, CLOSE, Answered, Closed, Counted, Invitation, Platform, Refused
 from gbgw.sip import events
 from gbgw.sip.message import Response
 from tests.unit.gb.support import CAMERA, DOMAIN, PLATFORM, RECORDER, tcp, udp
@@ -13,16 +13,16 @@ END = events.End(7)
 
 
 @pytest.fixture
-def call() -> LiveInvite:
+def call() -> Invitation:
     offer = sdp.live_offer(PLATFORM, "198.51.100.5", 30000, "udp", "0200000001")
-    return LiveInvite(7, Platform(PLATFORM, DOMAIN), RECORDER, CAMERA, udp(), offer, 10.0)
+    return Invitation(7, Platform(PLATFORM, DOMAIN), RECORDER, CAMERA, udp(), offer, 10.0)
 
 
-def final(call: LiveInvite, status: int, body: bytes = b"", handle: int = 7) -> events.Final:
+def final(call: Invitation, status: int, body: bytes = b"", handle: int = 7) -> events.Final:
     return events.Final(handle, Response.to(call.request, status, body=body), udp())
 
 
-def trying(call: LiveInvite) -> events.Provisional:
+def trying(call: Invitation) -> events.Provisional:
     return events.Provisional(7, Response.to(call.request, 100))
 
 
@@ -33,7 +33,7 @@ def refusal(effects: object) -> GatewayError:
     return errors[0]
 
 
-def test_the_invite_leaves_as_the_standard_wants(call: LiveInvite) -> None:
+def test_the_invite_leaves_as_the_standard_wants(call: Invitation) -> None:
     (ask,) = call.push(BEGIN, 0.0)
     assert isinstance(ask, events.Ask)
     request = ask.request
@@ -54,7 +54,7 @@ def test_contact_over_tcp_and_advertised() -> None:
     assert "@203.0.113.1:" in Platform(PLATFORM, DOMAIN, "203.0.113.1").contact(udp())
 
 
-def test_answered_then_closed_by_us(call: LiveInvite) -> None:
+def test_answered_then_closed_by_us(call: Invitation) -> None:
     call.push(BEGIN, 0.0)
     assert call.push(trying(call), 0.1) == []
     (answered,) = call.push(final(call, 200, ANSWER), 0.2)
@@ -68,21 +68,21 @@ def test_answered_then_closed_by_us(call: LiveInvite) -> None:
     assert call.finished
 
 
-def test_answered_then_ended_by_the_camera(call: LiveInvite) -> None:
+def test_answered_then_ended_by_the_camera(call: Invitation) -> None:
     call.push(BEGIN, 0.0)
     call.push(final(call, 200, ANSWER), 0.2)
     assert call.push(events.Ended(7, "bye"), 3.0) == [Closed("bye")]
     assert call.finished
 
 
-def test_odd_answers_are_counted(call: LiveInvite) -> None:
+def test_odd_answers_are_counted(call: Invitation) -> None:
     call.push(BEGIN, 0.0)
     effects = call.push(final(call, 200, ANSWER.replace(b"y=02", b"y=03")), 0.2)
     assert effects[0] == Counted("sdp.other_ssrc", f"{RECORDER}-{CAMERA}")
 
 
 @pytest.mark.parametrize("provisional", [False, True])
-def test_no_answer_in_time(call: LiveInvite, provisional: bool) -> None:
+def test_no_answer_in_time(call: Invitation, provisional: bool) -> None:
     call.push(BEGIN, 0.0)
     if provisional:
         call.push(trying(call), 1.0)
@@ -101,7 +101,7 @@ def test_no_answer_in_time(call: LiveInvite, provisional: bool) -> None:
     assert call.finished
 
 
-def test_a_due_deadline_comes_before_the_answer(call: LiveInvite) -> None:
+def test_a_due_deadline_comes_before_the_answer(call: Invitation) -> None:
     call.push(BEGIN, 0.0)
     effects = list(call.push(final(call, 200, ANSWER), 10.5))
     assert refusal(effects).code == "invite_no_answer"
@@ -109,7 +109,7 @@ def test_a_due_deadline_comes_before_the_answer(call: LiveInvite) -> None:
 
 
 @pytest.mark.parametrize("status", [302, 400, 401, 403, 404, 407, 408, 410, 415, 480, 486, 488, 503, 600, 606, 599])
-def test_rejections(call: LiveInvite, status: int) -> None:
+def test_rejections(call: Invitation, status: int) -> None:
     call.push(BEGIN, 0.0)
     effects = list(call.push(final(call, status), 1.0))
     error = refusal(effects)
@@ -129,7 +129,7 @@ def test_rejections(call: LiveInvite, status: int) -> None:
         (ANSWER.replace(b"96", b"98").replace(b"PS", b"H264"), "not_program_stream"),
     ],
 )
-def test_unusable_answers_end_the_dialog(call: LiveInvite, body: bytes, code: str) -> None:
+def test_unusable_answers_end_the_dialog(call: Invitation, body: bytes, code: str) -> None:
     call.push(BEGIN, 0.0)
     effects = list(call.push(final(call, 200, body), 1.0))
     assert refusal(effects).code == code
@@ -139,19 +139,19 @@ def test_unusable_answers_end_the_dialog(call: LiveInvite, body: bytes, code: st
 
 
 @pytest.mark.parametrize("reason", ["timeout", "transport"])
-def test_failed_transactions(call: LiveInvite, reason: str) -> None:
+def test_failed_transactions(call: Invitation, reason: str) -> None:
     call.push(BEGIN, 0.0)
     effects = list(call.push(events.Failed(7, reason), 1.0))  # type: ignore[arg-type]
     assert refusal(effects).code == "invite_no_answer"
     assert call.finished
 
 
-def test_closed_before_it_began(call: LiveInvite) -> None:
+def test_closed_before_it_began(call: Invitation) -> None:
     assert call.push(CLOSE, 0.0) == []
     assert call.finished
 
 
-def test_closed_while_inviting(call: LiveInvite) -> None:
+def test_closed_while_inviting(call: Invitation) -> None:
     call.push(BEGIN, 0.0)
     assert call.push(CLOSE, 0.5) == [END]
     assert call.deadline is None
@@ -159,7 +159,7 @@ def test_closed_while_inviting(call: LiveInvite) -> None:
     assert call.finished
 
 
-def test_other_handles_are_ignored(call: LiveInvite) -> None:
+def test_other_handles_are_ignored(call: Invitation) -> None:
     call.push(BEGIN, 0.0)
     assert call.push(final(call, 200, ANSWER, handle=8), 0.5) == []
     assert call.push(events.Ended(8, "bye"), 0.5) == []

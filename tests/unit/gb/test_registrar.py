@@ -35,6 +35,7 @@ from tests.unit.gb.support import (
     CAMERA,
     DOMAIN,
     PASSWORD,
+    PLATFORM,
     RECORDER,
     WALL,
     Book,
@@ -555,3 +556,21 @@ def test_every_captured_request_gets_one_answer(fixtures_dir: Path) -> None:
     )
     assert seen >= 25
     assert handed_on >= 18
+
+
+def test_recorders_tell_the_end_of_a_playback_in_odd_names(camera: Peer, registrar: Registrar) -> None:
+    camera.register(1.0)
+    effects = camera.message(KEEPALIVE, 2.0, from_id=PLATFORM)  # in the name of whom it is sent to
+    assert answer(effects).status == 200
+    assert only(effects, MessageReceived)[0].device_id == CAMERA
+    other = "34020000001180000009"
+    request = camera.request("MESSAGE", KEEPALIVE, other)
+    assert answer(list(registrar.push(RequestArrived(1, request, camera.flow), 3.0))).status == 403
+    effects = list(registrar.push(RequestArrived(2, request, camera.flow, dialog=7), 3.0))
+    assert answer(effects).status == 200
+    (told,) = only(effects, MessageReceived)
+    assert (told.device_id, told.dialog) == (CAMERA, 7)
+    # From an address that two devices share it is nobody's word, and a stranger's never is
+    Peer(registrar, RECORDER, camera.flow).register(4.0)
+    assert answer(list(registrar.push(RequestArrived(3, request, camera.flow, dialog=7), 5.0))).status == 403
+    assert answer(list(registrar.push(RequestArrived(4, request, udp("203.0.113.9"), dialog=7), 5.0))).status == 403

@@ -255,3 +255,39 @@ def test_every_captured_description_is_read(fixtures_dir: Path) -> None:
             assert answer.payload_types[0].is_program_stream
         seen += 1
     assert seen >= 7
+
+
+@pytest.mark.conformance(59)
+def test_offers_for_recordings_are_exact() -> None:
+    span = {"channel_id": "34020000001320000001", "start": 1_769_875_200, "stop": 1_769_961_599}
+    offer = sdp.history_offer(PLATFORM, "192.0.2.1", 30_002, "udp", "1200000001", profile="ps+es", **span)  # type: ignore[arg-type]
+    assert offer.serialize() == (
+        b"v=0\r\no=34020000002000000001 0 0 IN IP4 192.0.2.1\r\ns=Playback\r\nu=34020000001320000001:0\r\n"
+        b"c=IN IP4 192.0.2.1\r\nt=1769875200 1769961599\r\nm=video 30002 RTP/AVP 96 97 98\r\na=recvonly\r\n"
+        b"a=rtpmap:96 PS/90000\r\na=rtpmap:97 MPEG4/90000\r\na=rtpmap:98 H264/90000\r\ny=1200000001\r\n"
+    )
+    offer = sdp.history_offer(
+        PLATFORM,
+        "192.0.2.1",
+        30_004,
+        "tcp-passive",
+        "1200000002",
+        download_speed=4,
+        **span,  # type: ignore[arg-type]
+    )
+    assert offer.serialize() == (
+        b"v=0\r\no=34020000002000000001 0 0 IN IP4 192.0.2.1\r\ns=Download\r\nu=34020000001320000001:0\r\n"
+        b"c=IN IP4 192.0.2.1\r\nt=1769875200 1769961599\r\nm=video 30004 TCP/RTP/AVP 96\r\na=recvonly\r\n"
+        b"a=rtpmap:96 PS/90000\r\na=setup:passive\r\na=connection:new\r\na=downloadspeed:4\r\ny=1200000002\r\n"
+    )
+    read = sdp.read_offer(offer.serialize())
+    assert (read.mode, read.start, read.stop, read.download_speed) == ("download", 1_769_875_200, 1_769_961_599, 4)
+    answer = sdp.live_answer(read, "34020000001320000001", "192.0.2.9", 9, file_size=4_711)
+    assert answer.name == "Download"
+    assert sdp.read_answer(answer.serialize(), offer).file_size == 4_711
+
+
+@pytest.mark.parametrize("text", ["-1", "0", "", "many", "9" * 19])
+def test_a_file_size_that_says_nothing(text: str) -> None:
+    body = f"v=0\r\nc=IN IP4 192.0.2.9\r\nm=video 9 RTP/AVP 96\r\na=filesize:{text}\r\n".encode()
+    assert sdp.read_answer(body, OFFER).file_size is None

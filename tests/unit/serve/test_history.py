@@ -2,9 +2,10 @@
 
 from datetime import UTC, datetime
 
+from gbgw.base.errors import RequestError
 from gbgw.serve.api import PREFIX
-from gbgw.serve.history import Recording, Recordings, RecordType
-from tests.unit.serve.support import CHANNEL, DEVICE, World, world
+from gbgw.serve.history import PlaybackChange, PlaybackInfo, Recording, Recordings, RecordType
+from tests.unit.serve.support import CHANNEL, DEVICE, KEY, World, world
 
 RECORDS = f"{PREFIX}/devices/{DEVICE}/channels/{CHANNEL}/records"
 SPAN = "start=20260203T000000Z&end=20260204T000000Z"
@@ -21,12 +22,36 @@ class Past:
     def __init__(self) -> None:
         self.asked: list[tuple[str, str, int, int, str, bool]] = []
         self.complete = True
+        self.rows: dict[str, PlaybackInfo] = {}
+        self.changes: list[PlaybackChange] = []
 
     async def recordings(
         self, device_id: str, channel_id: str, start: int, end: int, kind: RecordType, *, kept: bool
     ) -> Recordings:
         self.asked.append((device_id, channel_id, start, end, kind, kept))
         return Recordings([recording(hour) for hour in range(24)], self.complete)
+
+    def playbacks(self) -> list[PlaybackInfo]:
+        return [self.rows[name] for name in sorted(self.rows)]
+
+    async def playback(self, playback_id: str) -> PlaybackInfo:
+        if playback_id not in self.rows:
+            raise RequestError("There is none.", status=404, code="unknown_playback")
+        return self.rows[playback_id]
+
+    def make_playback(self, device_id: str, channel_id: str, start: int, end: int) -> PlaybackInfo:
+        name = f"p{len(self.rows):08x}"
+        key = f"{device_id}-{channel_id}-{start}-{end}-{name}"
+        span = datetime.fromtimestamp(start, UTC), datetime.fromtimestamp(end, UTC)
+        self.rows[name] = PlaybackInfo(name, device_id, channel_id, key, *span, "idle", None, None, False, 1.0, None)
+        return self.rows[name]
+
+    async def change_playback(self, playback_id: str, change: PlaybackChange) -> PlaybackInfo:
+        self.changes.append(change)
+        return await self.playback(playback_id)
+
+    async def end_playback(self, playback_id: str) -> None:
+        self.rows.pop(playback_id, None)
 
 
 def with_past(it: World) -> Past:
@@ -76,3 +101,45 @@ async def test_questions_that_cannot_be_asked() -> None:
         foreign = RECORDS.replace(DEVICE, "34020000001320000009")
         assert (await it.json("GET", f"{foreign}?{SPAN}", status=404))["error"]["code"] == "unknown_device"
         assert past.asked == []
+
+
+PLAYBACKS = f"{PREFIX}/playbacks"
+BODY = {"key": KEY, "start": "2026-02-03T08:00:00+08:00", "end": "2026-02-03T01:00:00Z"}
+
+
+async def test_a_playback_is_made_read_changed_and_ended() -> None:
+    async with world(play="token") as it:
+        past = with_past(it)
+        made = await it.json("POST", PLAYBACKS, json=BODY, status=201)
+        assert (made["id"], made["state"], made["speed"]) == ("p00000000", "idle", 1.0)
+        assert (made["start"], made["end"]) == ("2026-02-03T00:00:00Z", "2026-02-03T01:00:00Z")
+        address, _, token = made["urls"]["flv"].partition("?token=")
+        assert address == f"{it.url}/playback/{KEY}/20260203T000000Z-20260203T010000Z-p00000000.flv"
+        assert token
+        assert made["urls"]["webrtc"].startswith(address.removesuffix(".flv") + "/whep?")
+        await it.json("POST", PLAYBACKS, json=BODY, status=201)
+        listed = await it.json("GET", f"{PLAYBACKS}?limit=1")
+        assert ([item["id"] for item in listed["items"]], listed["next"]) == (["p00000000"], "p00000000")
+        path = f"{PLAYBACKS}/p00000000"
+        change = {"position": "2026-02-03T00:30:00Z", "speed": -0.5, "paused": True}
+        await it.json("PATCH", path, json=change)
+        await it.json("PATCH", path, json={})
+        assert past.changes == [PlaybackChange(1_770_078_600.0, -0.5, True), PlaybackChange()]
+        assert (await it.json("GET", path))["id"] == "p00000000"
+        await it.json("DELETE", path, status=204)
+        await it.json("DELETE", path, status=204)
+        assert (await it.json("GET", path, status=404))["error"]["code"] == "unknown_playback"
+
+
+async def test_playbacks_that_cannot_be_made() -> None:
+    async with world() as it:
+        past = with_past(it)
+        for change, code in (
+            ({"end": BODY["start"]}, "bad_span"),
+            ({"key": f"{KEY}-1-2"}, "bad_span"),
+            ({"start": "1960-01-01T00:00:00Z"}, "bad_span"),
+            ({"start": "2026-02-03T00:00:00"}, "bad_body"),
+        ):
+            refused = await it.json("POST", PLAYBACKS, json={**BODY, **change}, status=400)
+            assert refused["error"]["code"] == code
+        assert past.rows == {}

@@ -30,6 +30,7 @@ from gbgw.worker.protocol import (
     Message,
     OpenIngest,
     Report,
+    SetPace,
     Settle,
     Settled,
     Sit,
@@ -186,6 +187,13 @@ async def test_an_ingest_from_its_opening_to_its_end(world: World) -> None:
     await settling
     assert (ingest.last_packet_at, ingest.figures().packets) == (4.5, 9)
     assert (ingest.stream.units, ingest.stream.bitrate(0.0)) == (8, 1e6)
+
+    pacing = asyncio.gather(ingest.pace(scale=-2.0, seek=True))
+    told = await world.hear(SetPace)
+    assert isinstance(told, SetPace)
+    assert (told.ingest, told.scale, told.seek) == (ingest.number, -2.0, True)
+    world.child.send(Done(told.ask))
+    await pacing
 
     asking = asyncio.gather(ingest.diagnose())
     question = await world.hear(Diagnose)
