@@ -25,6 +25,8 @@ cdef class AccessUnit:
     cdef const uint8_t* data
     cdef Py_ssize_t length
 
+    cdef AccessUnit timed(self, object pts, object dts)
+
 
 cdef struct Span:
     Py_ssize_t begin

@@ -64,6 +64,9 @@ cdef class AccessUnit:
         PyBuffer_FillInfo(view, self, <void*>self.data, self.length, 1, flags)
 
     def with_times(self, object pts, object dts):
+        return self.timed(pts, dts)
+
+    cdef AccessUnit timed(self, object pts, object dts):
         cdef AccessUnit unit = AccessUnit.__new__(AccessUnit)
         unit.owner = self.owner
         unit.data = self.data

@@ -12,13 +12,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Protocol
 
+from gbgw._timeline import ReorderMeter
 from gbgw.base import limits, ticks
 from gbgw.base.access_unit import AccessUnit
 from gbgw.base.codec import AAC, AUDIO, H264, H265, VIDEO, Codec
 from gbgw.base.errors import GatewayError, StateError
 from gbgw.base.tally import Tally
 from gbgw.media import params
-from gbgw.media.timeline import ReorderMeter
 from gbgw.media.track import Track
 
 _log: Final = logging.getLogger(__name__)

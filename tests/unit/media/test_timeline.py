@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 
 from gbgw._ps import AccessUnit
+from gbgw._timeline import ReorderMeter
 from gbgw.base import limits, ticks
 from gbgw.base.access_unit import AccessUnit as Unit
 from gbgw.base.codec import AAC, H264, PCMA
-from gbgw.media.timeline import LEAST, ReorderMeter, Timeline
+from gbgw.media.timeline import LEAST, Timeline
 from tests.support import nal
 
 FRAME = 3_600

@@ -1,14 +1,4 @@
-"""Clocks that run at different speeds: how far sound drifts from the picture, and both from the wall clock.
-
-Method. A unit's lead is its time on the line less its arrival. In windows of a second the greatest lead of a track
-is that of its least delayed unit, which says little about the network and much about the camera's clock. Two figures
-come of it: `skew`, the leads of sound and picture in the same window apart, against what that was at first; and the
-picture's own lead (the sound's where there is no picture) against what it was. Where one of them grows too large, the
-answer is a slew: an offset that changes by at most four per cent of the time that passes, so that no gap is heard.
-
-A lead that steps and then stays is a network that became slower or faster: nothing is done about it. A stream that does
-not run at the speed of the wall clock, such as a recording played fast, is left alone.
-"""
+"""The slow twin of _timeline.Drift, whose docstring tells the method."""
 
 from collections import deque
 from typing import Final

@@ -1,9 +1,4 @@
-"""Does a camera's PTS count 90 kHz? Firmware was seen that counts milliseconds, or sound by its samples.
-
-A witness counts the same units by another clock: pictures by their RTP time stamps, sound by its samples. It is heard
-only while it runs like the wall clock, and the PTS is doubted only while it does not, so that a recording played fast
-or sound with pauses is no reason to doubt anything.
-"""
+"""The slow twin of _timeline.Witness, whose docstring tells the method."""
 
 from typing import Final
 
