@@ -142,6 +142,8 @@ cdef class Demuxer:
     cdef bint proved  # a unit of several packets was marked on its last alone
     cdef bint mark_due  # the last packet has had no marker so far
     cdef bint unmarked  # the unit in progress had a packet without
+    cdef bint contradicted  # a marker was somewhere else than at the end of a unit
+    cdef bint spanned  # another PES of the unit in progress followed slice data
     cdef int kept_lengths  # PES that ended where they said, since few did not; not of key pictures
     cdef int key_lies  # how much the last PES of key pictures speak for a camera that cannot count those
     cdef bint is_key_pes  # the last one that ended, or seemed to
@@ -201,6 +203,7 @@ cdef class Demuxer:
     cdef void shift(self, Py_ssize_t length) noexcept nogil
     cdef bint endable(self) noexcept nogil
     cdef bint trusts_marks(self) noexcept nogil
+    cdef bint proves_mark(self) noexcept nogil
     cdef void distrust(self) noexcept nogil
     cdef void keep_length(self) noexcept nogil
     cdef bint break_length(self, bint is_key) noexcept nogil

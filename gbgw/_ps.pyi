@@ -78,10 +78,10 @@ class Demuxer:
     """Incremental demultiplexer of one program stream.
 
     An access unit that begins inside a PES is found by its NAL units (7.6 rule d); a time stamp goes to the first
-    one that begins in its PES. A video unit ends at the RTP marker once the marker has proved itself, at the next
-    pack header or PES with another PTS, or after 100 ms of silence; an audio unit ends with its PES
-    (architecture.md decision 11). A unit with a hole is never returned. Damage is counted in `counts`, never
-    raised; memory stays below max_unit_bytes plus one PES.
+    one that begins in its PES. A video unit ends at the RTP marker once the marker has proved itself, or where slice
+    data has gone on into another PES without one; at the next pack header or PES with another PTS; or after 100 ms of
+    silence. An audio unit ends with its PES (architecture.md decision 11). A unit with a hole is never returned. Damage
+    is counted in `counts`, never raised; memory stays below max_unit_bytes plus one PES.
     """
 
     def __new__(cls, *, max_unit_bytes: int = 8388608, silence_seconds: float = 0.1) -> Demuxer: ...

@@ -677,7 +677,7 @@ cdef class Demuxer:
                 self.marked_at = -1
             elif self.has_vcl():
                 self.marked_at = held(&self.unit)
-                if self.trusts_marks():
+                if self.trusts_marks() or self.proves_mark():
                     self.marked_close = True
                     self.end_early()
             else:
@@ -1136,8 +1136,12 @@ cdef class Demuxer:
             if not self.open:
                 if self.closed_early:
                     fresh = starts and not middle and ((times.has_pts and not same_pts(&times, &self.closed_times)) or picture != 0)
-                    if self.marked_close and not fresh:
-                        self.distrust()
+                    if self.marked_close:
+                        if fresh:
+                            self.agreements = min(self.agreements + 1, MARKS_TO_TRUST)
+                            self.proved = True  # else it would not have ended the unit
+                        else:
+                            self.distrust()
                 else:
                     fresh = starts and not middle and ((times.has_pts and not self.unaligned) or picture != 0)
                 self.open_unit(times)
@@ -1176,6 +1180,7 @@ cdef class Demuxer:
                     self.pending = times if before_border else no_times()
                     self.pending_before = no_times()
             else:
+                self.spanned = self.spanned or self.has_vcl()  # a marker between will be found to be in the middle
                 self.pending_before = self.pending
                 self.pending = times if fresh else no_times()
                 # What was skipped may be the PES it went on with; and a new time without a start code is a headless picture
@@ -1420,6 +1425,7 @@ cdef class Demuxer:
 
     cdef void open_unit(self, Times times) noexcept nogil:
         self.clear_evidence()
+        self.spanned = False
         self.leftover = False
         self.open = True
         self.damaged = False
@@ -1434,6 +1440,7 @@ cdef class Demuxer:
 
     cdef void forget_unit(self) noexcept nogil:
         self.clear_evidence()
+        self.spanned = False
         drop(&self.unit, held(&self.unit))
         self.open = False
         self.damaged = False
@@ -1480,7 +1487,7 @@ cdef class Demuxer:
             else:
                 self.distrust()
             marked = -1
-        self.unmarked = False
+        self.unmarked = self.spanned = False
         codec = self.judge()
         if codec and codec != self.stream[self.video_id].declared:
             self.detect(self.video_id, codec)
@@ -1592,9 +1599,19 @@ cdef class Demuxer:
         """Markers have ended units for a while, one of several packets among them: a marker on every packet proves nothing."""
         return self.agreements >= MARKS_TO_TRUST and self.proved
 
+    cdef bint proves_mark(self) noexcept nogil:
+        """Does the program stream itself say that this marker, of a camera that never set one elsewhere, ends the unit? Slice data
+        has gone on into another PES (`spanned`) without a marker: so it is not on every packet or PES, and who sends slices
+        one by one has small ones. Not where a second field may follow."""
+        return (
+            self.spanned and self.unmarked and not self.contradicted and self.state != IN_VIDEO
+            and (self.frames_only or self.judge() == H265)
+        )
+
     cdef void distrust(self) noexcept nogil:
         self.agreements = 0
         self.proved = False
+        self.contradicted = True
 
     cdef void keep_length(self) noexcept nogil:
         if self.is_key_pes:

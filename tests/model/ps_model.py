@@ -59,6 +59,7 @@ class Unit:
     settled: int = 0
     pes_begin: int = 0
     marked: int | None = None
+    spanned: bool = False
     nals: list[tuple[int, bytes]] = field(default_factory=list)  # offset of the NAL unit, its first three bytes
 
     def add(self, offset: int) -> None:
@@ -337,6 +338,7 @@ class Demuxer:
             raise ValueError(f"max_unit_bytes must be positive, not {max_unit_bytes}")
         self._max = max_unit_bytes
         self._silence = silence_seconds
+        self._contradicted = False
         self._counts: Counter[str] = Counter()
         self._tracks: dict[int, Track] = {}
         self._lost: set[int] = set()
@@ -399,6 +401,7 @@ class Demuxer:
     def _distrust(self) -> None:
         self._agreements = 0
         self._proved = False
+        self._contradicted = True
 
     def mark(self, now: float) -> Sequence[AccessUnit]:
         self._mark_due = False
@@ -414,7 +417,8 @@ class Demuxer:
             unit.marked = None
         else:
             unit.marked = length
-            if self._has_vcl() and self._agreements >= 8 and self._proved:
+            trusted = self._agreements >= 8 and self._proved
+            if self._has_vcl() and (trusted or self._proves_mark()):
                 self._closed_by_mark = True
                 self._end_early()
         return self._take()
@@ -759,7 +763,9 @@ class Demuxer:
             if self._closed is not None:
                 other = times[0] is not None and times[0] != self._closed[0]
                 fresh = starts and not middle and (other or picture is not False)
-                if self._closed_by_mark and not fresh:
+                if self._closed_by_mark and fresh:
+                    self._agreements, self._proved = min(self._agreements + 1, 8), True
+                elif self._closed_by_mark:
                     self._distrust()
                 if not fresh and not starts and times[0] is not None:
                     self._unaligned = True
@@ -800,6 +806,7 @@ class Demuxer:
                 self._pending = times if early else NONE
                 self._pending_before = NONE
         else:
+            unit.spanned = unit.spanned or self._has_vcl()
             self._pending_before, self._pending = self._pending, times if fresh else NONE
             headless = fresh and not self._unaligned and self._kept_lengths >= 16
             unit.damaged = unit.damaged or self._strayed or headless
@@ -1067,6 +1074,17 @@ class Demuxer:
         if unit is None or unit.damaged or self._where in ("hunt", "video") or (self._agreements == 8 and self._proved):
             return False
         return self._has_vcl()
+
+    def _proves_mark(self) -> bool:
+        unit = self._unit
+        return (
+            unit is not None
+            and unit.spanned
+            and not self._contradicted
+            and self._unmarked
+            and self._where != "video"
+            and (self._frames_only or self._judge() is H265)
+        )
 
     def _end_early(self) -> None:
         assert self._unit is not None

@@ -870,6 +870,81 @@ def test_marker_inside_a_pes_ends_nothing(make: Make) -> None:
     assert [bytes(unit) for unit in demuxer.push(delta(401), 0.0)] == [build.p264(50, 401)]
 
 
+def spanning(number: int, sets: bytes = build.nals(build.SPS264, build.PPS264), size: int = 300) -> list[bytes]:
+    """A key picture whose one slice is in three PES; in packets of 100 bytes."""
+    pts = 90_000 + 3_600 * number
+    picture = sets + build.nals(b"\x65\x88" + build.filler(size))
+    data = build.pack(pts) + build.program_map() + build.pes_run(picture, pts=pts, limit=130)
+    return [data[at : at + 100] for at in range(0, len(data), 100)]
+
+
+def test_the_very_first_picture_ends_at_its_marker_where_slice_data_spans_pes(make: Make) -> None:
+    demuxer = make()
+    for packet in spanning(0):
+        assert not demuxer.push(packet, 1.0)
+    (unit,) = demuxer.mark(1.0)
+    assert bytes(unit) == build.nals(build.SPS264, build.PPS264, b"\x65\x88" + build.filler(300))
+    assert (unit.pts, unit.is_keyframe, unit.discontinuity) == (90_000, True, False)
+    assert demuxer.deadline is None
+    demuxer.push(delta(1)[:40], 1.04)
+    demuxer.push(delta(1)[40:], 1.04)
+    assert demuxer.counts["ps.dropped_units"] == 0
+
+
+def test_markers_that_end_pictures_early_become_trusted(make: Make) -> None:
+    demuxer = make()
+    for number in range(9):
+        for packet in spanning(number):
+            demuxer.push(packet, float(number))
+        assert len(demuxer.mark(float(number))) == 1
+    demuxer.push(delta(9)[:40], 9.0)
+    demuxer.push(delta(9)[40:], 9.0)
+    assert len(demuxer.mark(9.0)) == 1
+
+
+def test_a_first_picture_in_one_pes_waits_for_the_next(make: Make) -> None:
+    """Another slice may follow in a PES of its own, with a marker of its own."""
+    demuxer = make()
+    demuxer.push(key(0)[:80], 1.0)
+    demuxer.push(key(0)[80:], 1.0)
+    assert not demuxer.mark(1.0)
+    assert demuxer.deadline == 1.1
+
+
+@pytest.mark.parametrize("marks", ["every packet", "never"])
+def test_without_proof_of_a_marker_the_first_picture_waits(make: Make, marks: str) -> None:
+    demuxer = make()
+    for packet in spanning(0):
+        assert not demuxer.push(packet, 1.0)
+        assert marks == "never" or not demuxer.mark(1.0)
+    assert demuxer.deadline == 1.1
+    assert not demuxer.poll(1.099)
+    assert len(demuxer.push(delta(1), 1.04)) == 1
+
+
+def test_where_a_second_field_may_follow_the_first_picture_waits(make: Make) -> None:
+    demuxer = make()
+    for packet in spanning(0, build.nals(nal.h264_sps(frames_only=False), build.PPS264)):
+        assert not demuxer.push(packet, 1.0)
+    assert not demuxer.mark(1.0)
+    assert demuxer.deadline == 1.1
+
+
+def test_a_marker_once_seen_inside_a_picture_must_earn_its_trust(make: Make) -> None:
+    demuxer = make()
+    first, second = build.nals(b"\x65\x88" + build.filler(90)), build.nals(b"\x65\x10" + build.filler(90))
+    sets = build.nals(build.SPS264, build.PPS264)
+    demuxer.push((build.pack() + build.pes(sets + first, pts=86_400))[:50], 0.0)
+    demuxer.push((build.pack() + build.pes(sets + first, pts=86_400))[50:], 0.0)
+    assert not demuxer.mark(0.0)
+    assert not demuxer.push(build.pes(second), 0.001)
+    assert not demuxer.mark(0.001)
+    for packet in spanning(0):
+        demuxer.push(packet, 0.04)
+    assert not demuxer.mark(0.04)
+    assert demuxer.deadline == pytest.approx(0.14)
+
+
 # --- time ---
 
 
