@@ -269,7 +269,8 @@ class MediaEndpoint:
         self._rtp: _Datagrams | None = None
         self._socket: socket.socket | None = None  # of RTP, where the receive thread reads it
         self._inlet: _receiver.Inlet | None = None
-        self._told = (0, 0, 0, 0)  # news, malformed, refused and flood of the inlet that were looked at
+        self._told = (0, 0, 0, 0)  # news, malformed, refused and flood of the inlet that were counted
+        self._looked = 0  # news of the inlet when its strangers were taken
         self._rtcp_socket: _Datagrams | None = None
         self._rtcp_to: tuple[Address, bool] | None = None  # and whether it goes out of the RTP port
         # TCP
@@ -534,9 +535,11 @@ class MediaEndpoint:
     def on_received(self) -> None:
         """net.receive.Listener."""
         inlet = self._inlet
-        if inlet is not None and inlet.news != self._told[0]:
-            self._learn()
-            for datagram, address, at in inlet.strangers():
+        if inlet is not None and inlet.news != self._looked:
+            self._looked = inlet.news  # what comes from here on is news for the next time
+            strangers = inlet.strangers()
+            self._learn()  # after them: else what the camera sent meanwhile is missing, and it looks silent beside them
+            for datagram, address, at in strangers:
                 self._on_rtp(datagram, address, at)
             self._follow_lock()
         self._sink.take(asyncio.get_running_loop().time())
@@ -548,12 +551,12 @@ class MediaEndpoint:
     def _learn(self) -> None:
         """Take over what the thread saw: the source it follows, and what it turned away."""
         inlet = self._inlet
-        if inlet is None or inlet.news == self._told[0]:
+        if inlet is None or (news := inlet.news) == self._told[0]:
             return
         source = inlet.source
         if source is not None:
             self._lock.follow(source, *inlet.heard)
-        before, self._told = self._told, (inlet.news, inlet.malformed, inlet.refused[0], inlet.flood)
+        before, self._told = self._told, (news, inlet.malformed, inlet.refused[0], inlet.flood)
         malformed, refused, flood = (after - since for after, since in zip(self._told[1:], before[1:], strict=True))
         if refused:
             self._wrong_source += refused
