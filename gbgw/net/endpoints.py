@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -148,6 +148,8 @@ class Datagrams(asyncio.DatagramProtocol):
             if answer is not None:
                 self.send(answer, flow)
             return
+        if not message.length_held:
+            self._owner.tally.add("sip.wrong_length", detail=str(flow), now=_now())
         self._owner.received(message, flow)
 
     def error_received(self, exc: Exception) -> None:
@@ -200,7 +202,8 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
-        self._parser = StreamParser()
+        self._parser = StreamParser(mends=True)
+        self._quiet_timer: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
         self.id = next(_ids)
         self.flow = Flow("tcp", ("", 0), ("", 0), self.id)
@@ -224,6 +227,9 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self._count_pending(0)
+        if self._quiet_timer is not None:
+            self._quiet_timer.cancel()
+            self._quiet_timer = None
         if not self.gone.done():
             self.gone.set_result(None)
         if self.accepted:
@@ -233,21 +239,46 @@ class Connection(asyncio.Protocol):
         if not self.accepted:
             return
         self.heard_at = _now()
-        for item in self._parser.push(data):
+        self._take(self._parser.push(data))
+
+    def _take(self, found: Sequence[Message | RefusedError | Ping]) -> None:
+        for item in found:
             if isinstance(item, RefusedError):
                 self._refuse(item)
             elif isinstance(item, Ping):
                 self.send(_PONG)
             else:
+                if not item.length_held:
+                    self._owner.tally.add("sip.wrong_length", detail=str(self.flow), now=_now())
                 self._owner.received(item, self.flow)
+        if self._transport is None:
+            return
         self._count_pending(self._parser.pending_bytes)
-        if self._owner.pending_bytes > limits.SIP_PENDING_BYTES and self._transport is not None:
+        if self._owner.pending_bytes > limits.SIP_PENDING_BYTES:
             self._owner.tally.add("sip.pending_full", detail=str(self.flow), now=self.heard_at)
             self._transport.abort()
-        if not self._pending:
+        if not self._parser.is_inside:
             self.pending_since = None
-        elif self.pending_since is None:
+        elif self.pending_since is None or found:  # it is another message than before
             self.pending_since = self.heard_at
+        if self._parser.quiet_seconds is not None and self._quiet_timer is None:
+            self._look_in(self._parser.quiet_seconds)
+
+    def _look_in(self, seconds: float) -> None:
+        self._quiet_timer = asyncio.get_running_loop().call_later(seconds, self._look)
+
+    def _look(self) -> None:
+        """Tell the parser of a silence; bytes that came since the timer was set make it wait on, without a timer for
+        each of them."""
+        self._quiet_timer = None
+        seconds = self._parser.quiet_seconds
+        if seconds is None:
+            return
+        rest = self.heard_at + seconds - _now()
+        if rest > 0:
+            self._look_in(rest)
+        else:
+            self._take(self._parser.quiet())
 
     def send(self, data: bytes) -> None:
         transport = self._transport

@@ -155,11 +155,13 @@ class Headers:
 class _Common:
     """What requests and responses share. The typed fields raise SipError when the header is missing or cannot be read.
 
-    headers: never holds Content-Length; the writer counts the body.
+    headers: never holds Content-Length; the writer counts the body. length_held: as it came, Content-Length was there
+    where a body was, and was that of the body.
     """
 
     headers: Headers = field(default_factory=Headers)
     body: bytes = b""
+    length_held: bool = field(default=True, compare=False, kw_only=True)
 
     def _need(self, name: str) -> str:
         value = self.headers.get(name)

@@ -12,13 +12,13 @@ from typing import Final
 
 from gbgw.base import limits
 from gbgw.base.errors import SipError
+from gbgw.sip.body import SDP_LINE, BodyEnd, Kind, is_whole, kind_of
 from gbgw.sip.message import KNOWN, REASONS, Headers, Message, Request, Response, header_key
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9\-.!%*_+`'~]+\Z")
 _FOLD: Final = re.compile(r"[ \t]*\r?\n[ \t]+")
 _NEEDED: Final = ("Via", "From", "To", "Call-ID", "CSeq")
 _WITH_BODY: Final = frozenset(("INVITE", "MESSAGE", "NOTIFY", "INFO", "PUBLISH", "UPDATE", "REFER"))
-_ROOT: Final = re.compile(rb"<([A-Za-z_][\w.:-]{0,63})")
 _PING: Final = b"\r\n\r\n"
 _BLANK_BYTES: Final = b"\r\n\0"
 _EXOSIP_KEEPALIVE: Final = b"jaK"  # every 17 s, followed by NUL; cameras are built on that library
@@ -54,10 +54,14 @@ class _Head:
     status: int = 0
     reason: str = ""
 
-    def message(self, body: bytes) -> Message:
+    def message(self, body: bytes, *, length_held: bool = True) -> Message:
         if self.status:
-            return Response(self.headers, body, self.status, self.reason)
-        return Request(self.headers, body, self.method.upper(), self.uri, self.method)
+            return Response(self.headers, body, self.status, self.reason, length_held=length_held)
+        return Request(self.headers, body, self.method.upper(), self.uri, self.method, length_held=length_held)
+
+    @property
+    def kind(self) -> Kind:
+        return kind_of(self.headers.get("Content-Type"))
 
 
 def is_keepalive(datagram: bytes) -> bool:
@@ -79,9 +83,10 @@ def parse(datagram: bytes) -> Message:
         end, skip = len(data), 0
     head = _read_head(data[:end])
     body = data[end + skip :]
-    if head.length is not None and head.length != len(body):
+    length_held = head.length is None or head.length == len(body)
+    if head.length is not None and not length_held:
         body = _datagram_body(head, body, head.length)
-    return _checked(head, body)
+    return _checked(head, body, length_held)
 
 
 def _datagram_body(head: _Head, rest: bytes, length: int) -> bytes:
@@ -90,51 +95,64 @@ def _datagram_body(head: _Head, rest: bytes, length: int) -> bytes:
     Devices count characters before they encode them, or other line ends than they send (reference section 10, rule
     2). A datagram is never cut on its way, so the end of the document in it is believed over the number.
     """
-    stated = rest[:length]
-    if length < len(rest) and (_is_whole(head, stated) or not _is_whole(head, rest)):
-        return stated
+    if length < len(rest) and (is_whole(head.kind, rest, length) or not is_whole(head.kind, rest)):
+        return rest[:length]
     missing = length - len(rest)
-    if missing > 0 and not _is_whole(head, rest + b"\r\n" if missing <= 2 else rest):  # the last line's end at most
+    if missing > 0 and not is_whole(head.kind, rest + b"\r\n" if missing <= 2 else rest):  # the last line's end at most
         raise _refuse("The body was cut.", head)
     return rest
 
 
-def _is_whole(head: _Head, body: bytes) -> bool:
-    """Tell whether a body ends as a document of its kind does: XML with its root's end tag, SDP with a line's end."""
-    kind = (head.headers.get("Content-Type") or "").lower()
-    if "xml" in kind:
-        root = _ROOT.search(body)
-        end = body.rstrip(b"\r\n\t \0")
-        return root is not None and end.lower().endswith(b"</%b>" % root[1].lower())
-    return "sdp" in kind and b"m=" in body and body.endswith((b"\n", b"\r"))
-
-
 class StreamParser:
-    """Find messages in a byte stream (RFC 3261 section 18.3): any cut of the stream gives the same result."""
+    """Find messages in a byte stream (RFC 3261 section 18.3): any cut of the stream gives the same result.
 
-    __slots__ = ("_buffer", "_head", "_searched", "broken")
+    mends: go on after a message whose Content-Length is wrong, where that is safe (sip.body); then `quiet` must be
+    called when nothing came for `quiet_seconds`.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_buffer", "_end", "_head", "_mends", "_searched", "_tail_lines", "broken")
+
+    def __init__(self, *, mends: bool = False) -> None:
+        self._mends = mends
         self._buffer = bytearray()
         self._head: _Head | None = None
+        self._end: BodyEnd | None = None  # of the body of that head
         self._searched = 0
+        self._tail_lines = 0  # of a session description that may still follow its message
         self.broken = False  # after a fatal refusal: all further input is ignored
 
     @property
     def pending_bytes(self) -> int:
         return len(self._buffer)
 
+    @property
+    def is_inside(self) -> bool:
+        """A message has begun and not ended; blanks between two are none."""
+        return self._head is not None or (bool(self._buffer) and self._buffer[0] not in _BLANK_BYTES)
+
+    @property
+    def quiet_seconds(self) -> float | None:
+        """Seconds of silence after which `quiet` tells more; None: only bytes do."""
+        return self._end.seconds if self._mends and self._end is not None else None
+
     def push(self, data: bytes) -> Sequence[Message | RefusedError | Ping]:
         """Consume bytes; return what they completed. A fatal refusal is the last thing a stream ever gives."""
         if self.broken:
             return ()
+        self._buffer += data
+        return self._found(quiet=False)
+
+    def quiet(self) -> Sequence[Message | RefusedError | Ping]:
+        """Nothing came for `quiet_seconds`; return what that completed."""
+        return self._found(quiet=True) if self.quiet_seconds is not None else ()
+
+    def _found(self, *, quiet: bool) -> Sequence[Message | RefusedError | Ping]:
         buffer = self._buffer
-        buffer += data
         found: list[Message | RefusedError | Ping] = []
-        while buffer and not self.broken:
+        while (buffer or self._end is not None) and not self.broken:
             item: Message | RefusedError | Ping | None
             try:
-                item = self._next()
+                item = self._next(quiet)
             except RefusedError as error:
                 item = error
                 self.broken = error.fatal
@@ -143,19 +161,22 @@ class StreamParser:
             found.append(item)
         if self.broken:
             buffer.clear()
+            self._end = None
         elif len(buffer) > limits.SIP_STREAM_BYTES:  # a body is limited already; this ceiling stands by itself
             self.broken = True
             buffer.clear()
+            self._end = None
             found.append(RefusedError("Too many bytes wait for the end of a message.", status=513, fatal=True))
         return found
 
-    def _next(self) -> Message | Ping | None:
+    def _next(self, quiet: bool) -> Message | Ping | None:
         buffer = self._buffer
         if self._head is None:
             if buffer[0] in _BLANK_BYTES and (ping := self._skip_blanks()):
                 return ping
             if not buffer or buffer[0] in _BLANK_BYTES:
                 return None
+            self._skip_tail_line()
             end, skip = _head_end(buffer, limits.SIP_HEADER_BYTES, self._searched)
             if end < 0:
                 if len(buffer) > limits.SIP_HEADER_BYTES:
@@ -167,13 +188,37 @@ class StreamParser:
             self._searched = 0
             self._head = _read_head(text, stream=True)
         head = self._head
-        length = _stream_length(head)
-        if len(buffer) < length:
+        length = self._body_length(head, quiet)
+        if length is None:
             return None
         body = bytes(buffer[:length])
         del buffer[:length]
-        self._head = None
-        return _checked(head, body)
+        self._head = self._end = None
+        self._tail_lines = limits.SDP_LINES if self._mends and head.kind is Kind.SDP else 0
+        return _checked(head, body, length == (head.length or 0))
+
+    def _body_length(self, head: _Head, quiet: bool) -> int | None:
+        """Return how many of the buffered bytes are the body; None when that is not known yet."""
+        if self._end is None:
+            length = _stream_length(head, mends=self._mends)
+            if not self._mends and length is not None:
+                return length if len(self._buffer) >= length else None
+            if length is not None and (length == 0 and head.status):
+                return 0  # an answer without a body may still name a type
+            self._end = BodyEnd(head.kind, length)
+        found = self._end.find(self._buffer, quiet=quiet)
+        if found is None and quiet and head.length is None:
+            raise _refuse("On a connection Content-Length is needed.", head, fatal=True)
+        return found
+
+    def _skip_tail_line(self) -> None:
+        """Drop a line that a too small length cut off a session description at its line's end, and say so."""
+        line = SDP_LINE.match(self._buffer) if self._tail_lines else None
+        if line is not None:
+            self._tail_lines -= 1
+            self._searched = 0
+            del self._buffer[: line.end()]
+            raise RefusedError("A line of a session description follows its Content-Length.")
 
     def _skip_blanks(self) -> Ping | None:
         """Drop what is blank before a message, up to a whole double CRLF; a piece of one is kept until more comes."""
@@ -261,20 +306,26 @@ def _content_length(values: list[str] | None) -> tuple[int | None, bool]:
     return int(text), False
 
 
-def _stream_length(head: _Head) -> int:
+def _needs_length(head: _Head) -> bool:
+    return head.method.upper() in _WITH_BODY or "Content-Type" in head.headers
+
+
+def _stream_length(head: _Head, *, mends: bool) -> int | None:
+    """Return the stated length; None where it is missing and the document can tell its own end."""
     if head.length is None:
-        expects_body = head.method.upper() in _WITH_BODY or "Content-Type" in head.headers
-        if expects_body:
-            raise _refuse("On a connection Content-Length is needed.", head, fatal=True)
-        return 0
+        if not _needs_length(head):
+            return 0
+        if mends and head.kind is not Kind.OTHER:
+            return None
+        raise _refuse("On a connection Content-Length is needed.", head, fatal=True)
     if head.length > limits.SIP_BODY_BYTES:
         raise _refuse("The body is too large.", head, status=513, fatal=True)
     return head.length
 
 
-def _checked(head: _Head, body: bytes) -> Message:
+def _checked(head: _Head, body: bytes, length_held: bool) -> Message:
     """Return the message when everything the layers above rely on can be read."""
-    message = head.message(body)
+    message = head.message(body, length_held=length_held)
     for name in _NEEDED:
         if not message.headers.get(name):
             raise _refuse(f"The {name} header is missing.", head)

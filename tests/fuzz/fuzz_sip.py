@@ -3,6 +3,8 @@
 The outcome is a value or a documented error; whole and byte by byte agree; what was written can be read.
 """
 
+from collections.abc import Sequence
+
 from gbgw.base import limits
 from gbgw.base.errors import AuthError, SipError
 from gbgw.base.machine import TICK
@@ -16,14 +18,22 @@ UDP = Flow("udp", ("192.0.2.1", 5060), ("192.0.2.10", 5062))
 TCP = Flow("tcp", ("192.0.2.1", 5060), ("192.0.2.10", 5062), 1)
 
 
-def streamed(data: bytes, piece: int) -> list[object]:
-    """Return what a stream gives in pieces of a size; refusals by their text."""
-    parser = StreamParser()
+def streamed(data: bytes, piece: int, *, mends: bool = False) -> list[object]:
+    """Return what a stream, and then silence, gives in pieces of a size; refusals by their text."""
+    parser = StreamParser(mends=mends)
     found: list[object] = []
-    for start in range(0, len(data), piece):
-        for item in parser.push(data[start : start + piece]):
+
+    def keep(items: Sequence[Message | RefusedError | Ping]) -> bool:
+        for item in items:
             found.append((item.message, item.fatal) if isinstance(item, RefusedError) else item)
         assert parser.pending_bytes <= limits.SIP_STREAM_BYTES
+        return bool(items)
+
+    for start in range(0, len(data), piece):
+        keep(parser.push(data[start : start + piece]))
+    while keep(parser.quiet()):
+        pass
+    assert mends or parser.quiet_seconds is None
     return found
 
 
@@ -72,9 +82,12 @@ def check(data: bytes) -> None:
         answer = error.answer
     if answer is not None:  # what it copies stays in its line
         assert serialize(answer).count(b"\r\n") == len(answer.headers) + 3
+    piece = 1 if len(data) < 128 else 1 + len(data) % 61
     whole = streamed(data, len(data) or 1)
-    assert whole == streamed(data, 1 if len(data) < 128 else 1 + len(data) % 61)
-    messages += [item for item in whole if not isinstance(item, tuple | Ping)]  # type: ignore[misc]
+    assert whole == streamed(data, piece)
+    mended = streamed(data, len(data) or 1, mends=True)
+    assert mended == streamed(data, piece, mends=True)
+    messages += [item for item in (*whole, *mended) if not isinstance(item, tuple | Ping)]  # type: ignore[misc]
     for message in messages:
         examine(message)
     converse(messages, (UDP, TCP)[len(data) % 2])

@@ -89,6 +89,60 @@ def test_any_cut_of_a_stream_gives_the_same_messages(messages: list[Message], da
     assert parser.pending_bytes == 0
 
 
+DOCUMENTS = (
+    ("MESSAGE", "Application/MANSCDP+xml", b"<Notify>\r\n<SN>%d</SN>\r\n</Notify>\r\n"),
+    ("MESSAGE", "text/xml", b'<?xml version="1.0"?>\n<a:Response><SN>%d</SN><i>\xcd\xa8</i></a:Response>'),
+    ("INVITE", "application/sdp", b"v=0\r\ns=Play\r\nm=video 6000 RTP/AVP 96\r\na=rtpmap:96 PS/90000\r\ny=%010d\r\n"),
+)
+
+
+@st.composite
+def misstated(draw: st.DrawFn) -> tuple[bytes, bytes]:
+    """A message whose length may be anything that does not happen to reach the end of the next one, which is at least
+    190 bytes away, and its body without blanks at its end."""
+    method, kind, pattern = draw(st.sampled_from(DOCUMENTS))
+    body = pattern % draw(st.integers(0, 9_999))
+    wrong = draw(st.none() | st.integers(-len(body), 150))
+    if kind == "application/sdp" and wrong is not None and body[: len(body) + min(wrong, 0)].endswith((b"\n", b"\r")):
+        wrong = 0  # a cut between two lines cannot be told from an end
+    head = serialize(
+        Request.new(
+            method,
+            "sip:34020000002000000001@3402000000",
+            [
+                ("Via", "SIP/2.0/TCP 10.0.0.5:5062;rport;branch=z9hG4bKa"),
+                ("From", f"<sip:{DEVICE}@3402000000>;tag=1"),
+                ("To", "<sip:34020000002000000001@3402000000>"),
+                ("Call-ID", "c"),
+                ("CSeq", f"1 {method}"),
+                ("Content-Type", kind),
+            ],
+        )
+    ).removesuffix(b"Content-Length: 0\r\n\r\n")
+    length = b"" if wrong is None else b"Content-Length: %d\r\n" % (len(body) + wrong)
+    return head + length + b"\r\n" + body, body.rstrip()
+
+
+@given(st.lists(misstated(), min_size=1, max_size=4), any_message(), st.data())
+def test_wrong_lengths_cost_no_message_in_any_cut(
+    sent: list[tuple[bytes, bytes]], last: Message, data: st.DataObject
+) -> None:
+    """Also where several are wrong, and each tells where the one before it ended."""
+    if isinstance(last, Request) and last.method == "ODD":
+        last = Request(last.headers, last.body, "OPTIONS", last.uri).with_header("CSeq", "1 OPTIONS")
+    stream = b"".join(message for message, _ in sent) + serialize(last)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
+    parser = StreamParser(mends=True)
+    found: list[object] = []
+    for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
+        found += parser.push(stream[start:end])
+    while more := parser.quiet():
+        found += more
+    assert [item.body.rstrip() for item in found[:-1] if isinstance(item, Request)] == [body for _, body in sent]
+    assert found[-1] == last
+    assert parser.pending_bytes == 0
+
+
 @given(st.binary(max_size=300))
 @example(b"\r\n\r\n")
 @example(b"OPTIONS sip:a SIP/2.0\r\n\r\n")

@@ -185,22 +185,76 @@ def entry(channel: str, name: str) -> str:
 NAMES = {f"3402000000131000{number:04}": f"东门摄像机{number}号" for number in range(1, 7)}
 
 
+def misstated(data: bytes, wrong: int | None) -> bytes:
+    """A message whose Content-Length is off by so many bytes, but not below zero; None: without one."""
+    if wrong is None:
+        return re.sub(rb"Content-Length:.*\r\n", b"", data)
+    return re.sub(rb"(?<=Content-Length: )\d+", lambda length: b"%d" % max(0, int(length[0]) + wrong), data)
+
+
+@pytest.mark.conformance(30)
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
 @pytest.mark.parametrize(
-    "wrong", [-400, -8, 40, 4_000], ids=["far-too-small", "too-small", "too-large", "far-too-large"]
+    "wrong",
+    [-40_000, -400, -8, 2, 40, 4_000, None],
+    ids=["zero", "far-too-small", "too-small", "line-end", "too-large", "far-too-large", "missing"],
 )
-async def test_a_length_that_is_wrong_costs_no_channel(gateway_at: GatewayAt, wrong: int) -> None:
-    """Counted before encoding, or with other line ends than were sent: the datagram knows better."""
-    async with gateway_at() as gateway, Camera(DEVICE, server=server_of(gateway)) as camera:
+async def test_a_length_that_is_wrong_costs_no_channel(
+    gateway_at: GatewayAt, wrong: int | None, transport: str
+) -> None:
+    """Counted before encoding, or with other line ends than were sent: the document knows better. Over TCP the next
+    message, or silence, tells; the connection lives on, and only wrong lengths are counted."""
+    if transport == "udp" and wrong == 2:
+        wrong = 1
+    async with (
+        gateway_at() as gateway,
+        Camera(DEVICE, server=server_of(gateway, transport), transport=transport) as camera,
+    ):
         assert (await camera.register(PASSWORD)).status == 200
         sn, _ = await camera.query("Catalog")
         body = catalog(sn, "".join(entry(*each) for each in NAMES.items()), len(NAMES)).encode("gb2312")
         data = camera.request("MESSAGE", headers=["Content-Type: Application/MANSCDP+xml"], body=body)
-        length = b"Content-Length: %d"
-        assert length % len(body) in data
-        camera.send(data.replace(length % len(body), length % (len(body) + wrong)))
+        assert b"Content-Length: %d\r\n" % len(body) in data
+        camera.send(misstated(data, wrong))
         assert (await camera.expect(200)).cseq[1] == "MESSAGE"
         await fact(lambda: gateway.directory.get(DEVICE).catalog == "complete", "catalog read")
         assert {channel: each.name for channel, each in gateway.directory.get(DEVICE).channels.items()} == NAMES
+        assert gateway.tally.counts.get("sip.wrong_length", 0) == (transport == "tcp" or wrong is not None)
+        assert (await camera.keepalive()).status == 200
+        assert gateway.tally.counts.get("sip.wrong_length", 0) == (transport == "tcp" or wrong is not None)
+        assert gateway.tally.counts.get("sip.malformed", 0) == 0
+
+
+@pytest.mark.conformance(30)
+@pytest.mark.parametrize("wrong", [-30, -4, 9, 2_000, None])
+async def test_signs_of_life_with_wrong_lengths_one_after_the_other_over_tcp(
+    gateway_at: GatewayAt, wrong: int | None
+) -> None:
+    """In one segment: each tells where the one before it ended."""
+    async with gateway_at() as gateway, online(gateway, transport="tcp") as camera:
+        body = f"<Notify>\r\n<CmdType>Keepalive</CmdType>\r\n<SN>1</SN>\r\n<DeviceID>{DEVICE}</DeviceID>\r\n</Notify>"
+        camera.send(b"".join(misstated(camera.message(body), wrong) for _ in range(20)))
+        for _ in range(20):
+            assert (await camera.expect(200)).cseq[1] == "MESSAGE"
+        assert gateway.tally.counts["sip.wrong_length"] == 20
+        assert (await camera.keepalive()).status == 200
+
+
+@pytest.mark.conformance(30)
+async def test_a_request_inside_a_body_over_tcp_is_none(gateway_at: GatewayAt) -> None:
+    """Of another device, as if a peer forwarded what somebody else wrote: whole, and with lengths that are wrong."""
+    async with gateway_at() as gateway, online(gateway, transport="tcp") as camera:
+        inside = camera.request("REGISTER", to="34020000001320000077", headers=["Expires: 60"]).decode()
+        head = "<Notify>\r\n<CmdType>Keepalive</CmdType>\r\n<Info>\r\n"
+        document = f"{head}{inside}</Info>\r\n</Notify>"
+        before = gateway._sip.agent.messages["in", "REGISTER", 0]
+        for body, wrong in ((f"{document}\r\n{inside}", 0), (document, -20), (document, 7)):
+            camera.send(misstated(camera.message(body), wrong))
+            assert (await camera.expect(200)).cseq[1] == "MESSAGE"
+            assert (await camera.keepalive()).status == 200
+        camera.send(misstated(camera.message(document), -40_000))
+        await fact(lambda: gateway.tally.counts.get("sip.malformed", 0) == 1, "the connection is given up")
+        assert gateway._sip.agent.messages["in", "REGISTER", 0] == before
 
 
 @pytest.mark.parametrize("sn", ["", "0", "007", "x"])
@@ -308,6 +362,17 @@ async def test_a_description_with_an_oddity_plays(gateway_at: GatewayAt, name: s
         odd = DESCRIPTIONS[name](plain)
         assert odd != plain
         camera.send(told(camera, invite, odd))
+        await camera.expect("ACK")
+        async with sending(camera, invite):
+            await watched()
+
+
+@pytest.mark.conformance(30)
+@pytest.mark.parametrize("wrong", [-30, -3, 11, 900, None])
+async def test_an_answer_with_a_wrong_length_over_tcp_plays(gateway_at: GatewayAt, wrong: int | None) -> None:
+    async with gateway_at(NOW) as gateway, online(gateway, transport="tcp") as camera, invited(gateway, camera) as call:
+        invite, watched = call
+        camera.send(misstated(told(camera, invite), wrong))
         await camera.expect("ACK")
         async with sending(camera, invite):
             await watched()

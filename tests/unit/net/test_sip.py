@@ -133,6 +133,101 @@ async def test_a_call_from_invite_to_bye(transport: str) -> None:
         assert stack.agent.dialogs == platform.stack.agent.dialogs == 0
 
 
+def misstated(number: int, off: int | None) -> bytes:
+    """A MESSAGE on a connection, its Content-Length off by some bytes or missing."""
+    xml = b"<Notify><SN>%d</SN></Notify>\r\n" % number
+    data = serialize(from_peer("MESSAGE", branch=f"z9hG4bKlength{number}"))
+    head = data.removesuffix(b"Content-Length: 0\r\n\r\n") + b"Content-Type: text/xml\r\n"
+    return head + (b"" if off is None else b"Content-Length: %d\r\n" % (len(xml) + off)) + b"\r\n" + xml
+
+
+@pytest.mark.parametrize("off", [-12, 12, None])
+async def test_a_wrong_length_on_a_connection_is_mended_and_counted(off: int | None) -> None:
+    platform = Platform()
+    async with platform.stack:
+        reader, writer = await asyncio.open_connection("127.0.0.1", platform.stack.ports["tcp"])
+        writer.write(misstated(1, off) + misstated(2, off))  # the second is told by silence
+        async with asyncio.timeout(5):
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"SIP/2.0 200")
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"SIP/2.0 200")
+        bodies = [incoming.request.body.rstrip() for incoming in platform.incoming]
+        assert bodies == [b"<Notify><SN>1</SN></Notify>", b"<Notify><SN>2</SN></Notify>"]
+        assert platform.stack.tally["sip.wrong_length"] == 2
+        assert platform.stack.tally["sip.malformed"] == 0
+        (connection,) = platform.stack._connections.values()
+        assert connection.pending_since is None
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_silence_is_counted_from_the_last_byte(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body that trickles in, with less than the patience between its pieces, is waited for."""
+    monkeypatch.setattr(limits, "SIP_QUIET_SECONDS", 0.2)
+    platform = Platform()
+    data = misstated(1, 0)
+    async with platform.stack:
+        reader, writer = await asyncio.open_connection("127.0.0.1", platform.stack.ports["tcp"])
+        for at in range(0, len(data), 1 + len(data) // 8):
+            writer.write(data[at : at + 1 + len(data) // 8])
+            await asyncio.sleep(0.05)
+        async with asyncio.timeout(5):
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"SIP/2.0 200")
+        assert platform.incoming[0].request.length_held
+        assert platform.stack.tally["sip.wrong_length"] == 0
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_a_connection_that_closes_in_the_middle_of_a_body_leaves_no_timer() -> None:
+    platform = Platform()
+    async with platform.stack:
+        _, writer = await asyncio.open_connection("127.0.0.1", platform.stack.ports["tcp"])
+        writer.write(misstated(1, 400))
+        await until(lambda: platform.stack._connections)
+        (connection,) = platform.stack._connections.values()
+        await until(lambda: connection._quiet_timer is not None)
+        writer.close()
+        await writer.wait_closed()
+        await until(lambda: not platform.stack._connections)
+        assert connection._quiet_timer is None
+        assert platform.incoming == []
+
+
+async def test_only_a_message_that_does_not_end_is_overdue() -> None:
+    """Neither the line end that many devices send after a body and do not count, nor reads that all end within some
+    message, which is another one each time."""
+    platform = Platform()
+    one, two, three, four = (misstated(number, -2 if number == 1 else 0) for number in range(1, 5))
+    async with platform.stack:
+        _, writer = await asyncio.open_connection("127.0.0.1", platform.stack.ports["tcp"])
+        writer.write(one)
+        await until(lambda: len(platform.incoming) == 1)
+        (connection,) = platform.stack._connections.values()
+        assert connection.pending_since is None
+        assert not connection.overdue(connection.heard_at + limits.SIP_MESSAGE_SECONDS + 1)
+        writer.write(two + three[:40])
+        await until(lambda: len(platform.incoming) == 2)
+        began = connection.pending_since
+        assert began is not None
+        writer.write(three[40:] + four[:40])
+        await until(lambda: len(platform.incoming) == 3)
+        assert connection.pending_since > began
+        assert connection.overdue(connection.pending_since + limits.SIP_MESSAGE_SECONDS + 1)
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_a_datagram_with_a_wrong_length_is_counted() -> None:
+    platform = Platform()
+    async with platform.stack:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+            peer.bind(("127.0.0.1", 0))
+            for number, off in enumerate((-12, 12, 0, None)):
+                peer.sendto(misstated(number, off), ("127.0.0.1", platform.stack.ports["udp"]))
+            await until(lambda: len(platform.incoming) == 4)
+        assert platform.stack.tally["sip.wrong_length"] == 2
+
+
 async def test_the_callee_ends_a_call() -> None:
     platform = Platform()
     async with pair(platform) as stack:
