@@ -14,13 +14,18 @@ from gbgw.base import limits
 from gbgw.base.errors import SdpError, SipError
 from gbgw.device.options import DeviceOptions
 from gbgw.device.quirks import Behaviour
+from gbgw.device.recordings import BYTES_A_SECOND
 from gbgw.device.registration import contact_of
-from gbgw.gb import sdp
-from gbgw.sip.events import Acknowledged, Cancelled, End, Ended, Incoming, Reply, Send
+from gbgw.gb import manscdp, mansrtsp, sdp
+from gbgw.sip.events import Acknowledged, Ask, Cancelled, End, Ended, Incoming, Reply, Send
 from gbgw.sip.flow import Flow
 from gbgw.sip.message import Request, Response
 from gbgw.sip.parse import serialize
 
+SLOWEST: Final = 0.25  # of playback, times the recorded speed, either way
+FASTEST: Final = 8.0
+MOST: Final = 16  # times the recorded speed, of a download
+BYE_SECONDS: Final = 10.0  # for the platform's BYE after the end of a recording
 SUBJECT_CHARACTERS: Final = 256  # of the sender part that is kept to recognise a repeated session
 
 MediaTransport = Literal["udp", "tcp-active", "tcp-passive"]  # from the device's side
@@ -36,6 +41,26 @@ class OpenMedia:
     remote: tuple[str, int]
     ssrc: int
     payload_type: int
+    past: "Span | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A recording that is wanted. start, stop: Unix seconds. speed: times the recorded one. is_download: every byte
+    counts: nothing is left out where the platform does not keep up."""
+
+    start: int
+    stop: int
+    speed: int = 1
+    is_download: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Steer:
+    """The platform wants a recording that plays to pause, to go on, or to go elsewhere."""
+
+    handle: int
+    command: mansrtsp.Command
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +84,7 @@ class KeyFrame:
     handles: tuple[int, ...]
 
 
-Effect = Reply | End | Send | OpenMedia | StartMedia | CloseMedia | KeyFrame
+Effect = Ask | Reply | End | Send | OpenMedia | StartMedia | CloseMedia | KeyFrame | Steer
 
 
 @dataclass(slots=True)
@@ -73,6 +98,7 @@ class Call:
     ssrc: int
     answer: bytes = b""  # the session description that was sent
     state: Literal["opening", "answered", "live"] = "opening"
+    over_at: float | None = None  # loop seconds until which the platform may say BYE after the end of a recording
 
 
 class Calls:
@@ -114,7 +140,9 @@ class Calls:
             offer = sdp.read_offer(request.body)
         except SdpError:
             return self._refuse(incoming, 488)
-        if offer.mode != "play":
+        if offer.mode not in ("play", "playback", "download"):
+            return self._refuse(incoming, 488)
+        if offer.mode != "play" and (self._options.recording_days == 0 or offer.start >= offer.stop):
             return self._refuse(incoming, 488)
         subject = _sender(request)
         effects: list[Effect] = []
@@ -136,7 +164,13 @@ class Calls:
         call.state = "answered"
         announced = {"offered": None, "none": "", "other": f"{call.ssrc:010}"}[self._behaviour.answer_ssrc]
         description = sdp.live_answer(
-            call.offer, call.channel_id, local[0], local[1], ssrc=announced, media_format=self._format_line
+            call.offer,
+            call.channel_id,
+            local[0],
+            local[1],
+            ssrc=announced,
+            media_format=self._format_line,
+            file_size=self._file_size(call.offer),
         )
         call.answer = description.serialize()
         effects: list[Effect] = [Reply(handle, self._accept(call))]
@@ -163,6 +197,52 @@ class Calls:
             return ()
         call.state = "live"
         return (StartMedia(event.handle),) if self._behaviour.media else ()
+
+    def info(self, event: Incoming) -> Sequence[Effect]:
+        """A command to a recording that plays (MANSRTSP); a device of the 2022 edition answers with a body."""
+        call = self._calls.get(event.dialog) if event.dialog is not None else None
+        command = mansrtsp.read_command(event.request.body)
+        if call is None or call.state != "live" or call.offer.mode == "play" or command is None:
+            return self._refuse(event, 488 if call is not None else 481)
+        if command.method == "TEARDOWN":
+            return [Reply(event.handle, Response.to(event.request, 200)), *self.end(call.incoming.handle)]
+        if command.scale is not None and not SLOWEST <= abs(command.scale) <= FASTEST:
+            body = mansrtsp.answer(command, status=457, reason="Invalid Range")
+            return (Reply(event.handle, self._with_body(event.request, body)),)
+        body = mansrtsp.answer(command, npt=command.start) if self._options.edition == "3.0" else b""
+        return (
+            Reply(event.handle, self._with_body(event.request, body)),
+            Steer(call.incoming.handle, command),
+        )
+
+    def finished(self, handle: int, sn: int, new_handle: int, now: float) -> Sequence[Effect]:
+        """A recording was sent to its end: say so inside its dialog, and wait for the BYE (reference 6.9)."""
+        call = self._calls.get(handle)
+        if call is None:
+            return ()
+        call.over_at = now + BYE_SECONDS
+        body = manscdp.media_status(sn, call.channel_id, self._options.edition or manscdp.DEFAULT_EDITION)
+        request = Request.new("MESSAGE", "", body=body, content_type=manscdp.CONTENT_TYPE)
+        return (Ask(new_handle, request, call.incoming.flow, dialog=handle),)
+
+    @property
+    def deadline(self) -> float | None:
+        return min((call.over_at for call in self._calls.values() if call.over_at is not None), default=None)
+
+    def tick(self, now: float) -> Sequence[Effect]:
+        """End from this side what the platform should have ended."""
+        overdue = [handle for handle, call in self._calls.items() if call.over_at is not None and call.over_at <= now]
+        return [effect for handle in overdue for effect in self.end(handle)]
+
+    @staticmethod
+    def _with_body(request: Request, body: bytes) -> Response:
+        if not body:
+            return Response.to(request, 200)
+        return Response.to(request, 200, "", (), body, mansrtsp.CONTENT_TYPE)
+
+    @staticmethod
+    def _file_size(offer: sdp.Offer) -> int | None:
+        return (offer.stop - offer.start) * BYTES_A_SECOND if offer.mode == "download" else None
 
     def over(self, event: Cancelled | Ended) -> Sequence[Effect]:
         """The platform cancelled or ended it, or the agent gave it up."""
@@ -201,8 +281,12 @@ class Calls:
             transport = "tcp-passive" if offer.setup == "active" else "tcp-active"
         usable = [each for each in offer.payload_types if each.encoding] or offer.payload_types
         ssrc = self._random.getrandbits(31) if self._behaviour.own_ssrc else call.ssrc
+        past: Span | None = None
+        if offer.mode != "play":
+            is_download = offer.mode == "download"
+            past = Span(offer.start, offer.stop, min(offer.download_speed, MOST) if is_download else 1, is_download)
         return OpenMedia(
-            call.incoming.handle, call.channel_id, transport, (offer.address, offer.port), ssrc, usable[0].number
+            call.incoming.handle, call.channel_id, transport, (offer.address, offer.port), ssrc, usable[0].number, past
         )
 
     def _ssrc(self, offer: sdp.Offer) -> int:

@@ -63,6 +63,14 @@ def _first(group: BaseExceptionGroup[GatewayError]) -> GatewayError:
     help="Channels in one catalog message.",
 )
 @click.option(
+    "--recordings",
+    default=7,
+    show_default=True,
+    type=click.IntRange(0, 365),
+    metavar="DAYS",
+    help="Of recordings that it invents, up to now; 0: it is no recorder.",
+)
+@click.option(
     "--media",
     default="pattern",
     show_default=True,
@@ -177,6 +185,7 @@ def device(
     name: str,
     channels: int,
     catalog_items: int,
+    recordings: int,
     media: str,
     video: str,
     audio: str,
@@ -246,6 +255,7 @@ def device(
             keepalive_seconds=keepalive,
             retry_seconds=retry,
             seed=seed,
+            recording_days=recordings,
         ),
         count=count,
         media=None if media == "pattern" else Path(media),

@@ -2,10 +2,11 @@
 
 import asyncio
 import secrets
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Final, cast
@@ -14,17 +15,20 @@ from gbgw.base import limits
 from gbgw.base.errors import PeerError, TransportClosedError
 from gbgw.base.machine import TICK, Tick
 from gbgw.base.tally import Tally
-from gbgw.device.calls import CloseMedia, KeyFrame, OpenMedia, StartMedia
+from gbgw.device.calls import CloseMedia, KeyFrame, OpenMedia, Span, StartMedia, Steer
 from gbgw.device.controls import BEIJING, Controls, Restart, TakePictures
 from gbgw.device.link import Link, TcpLink, UdpLink
 from gbgw.device.media import MediaPort
 from gbgw.device.options import DeviceOptions, media_format
+from gbgw.device.playback import Playback
 from gbgw.device.quirks import BY_THE_BOOK, Behaviour
+from gbgw.device.recordings import pieces
 from gbgw.device.registration import Connect, Left, Registered, Unregistered
 from gbgw.device.role import (
     Connected,
     Disconnected,
     MediaFailed,
+    MediaFinished,
     MediaOpened,
     PicturesSent,
     Role,
@@ -32,11 +36,12 @@ from gbgw.device.role import (
     Start,
     Stop,
 )
-from gbgw.device.sender import PERFECT, Rates, Streamer, StreamPlan, pace
+from gbgw.device.sender import PERFECT, Rates, RecordingSender, Streamer, StreamPlan, pace
 from gbgw.device.upload import upload
 from gbgw.mux.live import LivePlayer
 from gbgw.mux.loop import Loop
 from gbgw.mux.pattern import PatternSpec, jpeg
+from gbgw.mux.recorded import recorded_second
 from gbgw.mux.view import View
 from gbgw.observe import log
 from gbgw.sip import events as sip
@@ -69,6 +74,8 @@ class _Session:
     task: asyncio.Task[None]
     started: asyncio.Event
     streamer: Streamer | None = None
+    playback: Playback | None = None
+    steered: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Device:
@@ -135,6 +142,7 @@ class Device:
             call_id=secrets.token_hex(12),
             tag=secrets.token_hex(6),
             server_hosts=hosts,
+            wall=time.time,
             device_controls=self.controls,
         )
         try:
@@ -204,6 +212,8 @@ class Device:
                     task = self._group.create_task(self._take_pictures(item), name=f"snapshot:{item.channel_id}")
                     self._tasks.add(task)
                     task.add_done_callback(self._tasks.discard)
+                case Steer():
+                    self._steer(item)
                 case Connect():
                     then(*self._connect())
                 case Registered():
@@ -282,6 +292,8 @@ class Device:
                 self._put(MediaOpened(plan.handle, await port.open()))
                 await started.wait()
                 await port.connect()
+                if plan.past is not None:
+                    await self._play(plan, plan.past, port)
                 with ExitStack() as stack:
                     streamer = self._streamer(plan, stack)
                     self._sessions[plan.handle].streamer = streamer
@@ -293,6 +305,52 @@ class Device:
         except (OSError, TimeoutError, TransportClosedError) as error:
             tell.warning("media failed", reason=str(error) or type(error).__name__)
             self._put(MediaFailed(plan.handle))
+
+    async def _play(self, plan: OpenMedia, span: Span, port: MediaPort) -> None:
+        """Send a recording to its end, and say that it is over; the BYE of the platform cancels this."""
+        media, session = self._media, self._sessions[plan.handle]
+        spec = media.pattern or PatternSpec(video=media.loop.video, audio=media.loop.audio)
+        days = self.options.recording_days
+        found = pieces(plan.channel_id, span.start, span.stop, time.time(), days)
+        playback = session.playback = Playback(found, span.start, scale=float(span.speed))
+        loop = asyncio.get_running_loop()
+        clock = loop.time
+        sender = RecordingSender(spec, StreamPlan(plan.ssrc, plan.payload_type, tcp=plan.transport != "udp"))
+        while (second := playback.next_second) is not None:
+            units = await asyncio.to_thread(recorded_second, sender.spec, second)
+            turn = playback.turns
+            for unit in units:
+                while playback.turns == turn and (playback.paused or (span.is_download and port.full)):
+                    await self._rest(session, None if playback.paused else 0.01)
+                if playback.turns != turn:
+                    break
+                await self._rest(session, playback.due(second, unit.pts or 0, clock()) - clock())
+                if playback.turns != turn:
+                    break
+                port.send(sender.packets(second, unit))
+            else:
+                playback.sent(second)
+        self._put(MediaFinished(plan.handle))
+        await loop.create_future()  # the platform's BYE ends this task
+
+    @staticmethod
+    async def _rest(session: _Session, seconds: float | None) -> None:
+        """Wait, or until the next command."""
+        session.steered.clear()
+        if seconds is not None and seconds <= 0:
+            await asyncio.sleep(0)
+            return
+        try:
+            async with asyncio.timeout(seconds):
+                await session.steered.wait()
+        except TimeoutError:
+            return
+
+    def _steer(self, effect: Steer) -> None:
+        session = self._sessions.get(effect.handle)
+        if session is not None and session.playback is not None:
+            session.playback.obey(effect.command)
+            session.steered.set()
 
     async def _take_pictures(self, pictures: TakePictures) -> None:
         """Take what was ordered, upload each, and say which arrived."""

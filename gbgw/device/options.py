@@ -18,7 +18,8 @@ class DeviceOptions:
     server: host and port of the platform. username: for the digest, "" for the device id.
     expires_seconds: what REGISTER asks for; refreshed at 0.8 of what it gets.
     retry_seconds: after a failed registration, plus up to half of it at random (GB/T 28181-2022 section 9.1: 60 s).
-    edition: X-GB-Ver, None leaves the header out. items_per_message: of a catalog answer.
+    edition: X-GB-Ver, None leaves the header out. items_per_message: of a catalog answer, or a list of recordings.
+    recording_days: of recordings that it invents, up to now; 0: it is no recorder.
     restart_seconds: how long it is away when it is told to restart.
     """
 
@@ -38,6 +39,7 @@ class DeviceOptions:
     keepalive_misses: int = 3
     retry_seconds: float = 60.0
     seed: int = 0
+    recording_days: int = 7
     restart_seconds: float = 5.0
 
     @property

@@ -6,7 +6,7 @@ nobody knows gets 200 and nothing more.
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,9 +18,10 @@ from gbgw.device.calls import Calls
 from gbgw.device.controls import Controls, TakePictures
 from gbgw.device.options import DeviceOptions
 from gbgw.device.quirks import BY_THE_BOOK, Behaviour
+from gbgw.device.recordings import recordings
 from gbgw.device.registration import Registration, State, message
-from gbgw.gb import manscdp
-from gbgw.gb.manscdp import CatalogItem, DeviceControl, DeviceInfo, Document
+from gbgw.gb import manscdp, records
+from gbgw.gb.manscdp import CatalogItem, DeviceControl, DeviceInfo, Document, Edition
 from gbgw.sip import events as sip
 from gbgw.sip.events import Ask, Reply
 from gbgw.sip.flow import Flow
@@ -69,6 +70,13 @@ class MediaFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class MediaFinished:
+    """A recording was sent to its end."""
+
+    handle: int
+
+
+@dataclass(frozen=True, slots=True)
 class PicturesSent:
     """files: names of the snapshots that were uploaded."""
 
@@ -76,7 +84,7 @@ class PicturesSent:
     files: tuple[str, ...]
 
 
-ShellEvent = Start | Stop | Connected | Disconnected | MediaOpened | MediaFailed | PicturesSent
+ShellEvent = Start | Stop | Connected | Disconnected | MediaOpened | MediaFailed | MediaFinished | PicturesSent
 AgentEvent = (
     sip.Incoming | sip.Provisional | sip.Final | sip.Failed | sip.Acknowledged | sip.Cancelled | sip.Ended | sip.Counted
 )
@@ -89,7 +97,7 @@ class Role:
 
     new_handle: the UserAgent's. call_id, tag: of its REGISTERs, unique to this boot.
     server_hosts: addresses the platform's requests may come from; others get 403. device_controls: what it keeps over
-    a restart.
+    a restart. wall: returns Unix seconds, up to which it has recorded.
     """
 
     def __init__(
@@ -103,10 +111,12 @@ class Role:
         tag: str,
         server_hosts: frozenset[str] = frozenset(),
         device_controls: Controls | None = None,
+        wall: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self.options = options
         self.controls = device_controls or Controls(options)
         self._new_handle = new_handle
+        self._wall = wall
         self._server_hosts = server_hosts or frozenset((options.server[0],))
         self._registration = Registration(options, new_handle, call_id, tag)
         self._calls = Calls(options, behaviour, format_line)
@@ -119,7 +129,8 @@ class Role:
 
     @property
     def deadline(self) -> float | None:
-        return self._registration.deadline
+        deadlines = (self._registration.deadline, self._calls.deadline)
+        return min((at for at in deadlines if at is not None), default=None)
 
     @property
     def finished(self) -> bool:
@@ -135,7 +146,7 @@ class Role:
 
     def push(self, event: Event | Tick, now: float) -> Sequence[Effect]:
         """Fire the timers due at `now`, then take `event`."""
-        effects: list[Effect] = list(self._watch(self._registration.tick(now)))
+        effects: list[Effect] = [*self._watch(self._registration.tick(now)), *self._calls.tick(now)]
         match event:
             case Start():
                 effects += self._registration.start()
@@ -150,6 +161,9 @@ class Role:
                 effects += self._calls.media_opened(event.handle, event.local)
             case MediaFailed():
                 effects += self._calls.media_failed(event.handle)
+            case MediaFinished():
+                sn = self._registration.next_sn()
+                effects += self._calls.finished(event.handle, sn, self._new_handle(), now)
             case PicturesSent():
                 sn = self._registration.next_sn()
                 effects += self._say(self.controls.pictures_sent(sn, event.pictures, event.files))
@@ -190,7 +204,7 @@ class Role:
             case "OPTIONS":
                 return (Reply(event.handle, Response.to(request, 200, "", {"Allow": ALLOW})),)
             case "INFO":
-                return (Reply(event.handle, Response.to(request, 200)),)
+                return self._calls.info(event)
         return (Reply(event.handle, Response.to(request, 405, "", {"Allow": ALLOW})),)
 
     def _message(self, event: sip.Incoming, now: float) -> Sequence[Effect]:
@@ -217,6 +231,8 @@ class Role:
                         True, self.options.name, MANUFACTURER, MODEL, self.controls.firmware, self.options.channels
                     )
                     return self._say(manscdp.device_info(sn, target, info, edition))
+                case "RecordInfo":
+                    return self._say(*self._records(document, sn, target, edition))
             answer = self.controls.answer(document, now, encoding=len(self._calls) > 0)
             return self._say(answer) if answer is not None else ()
         if isinstance(document.payload, DeviceControl):
@@ -230,6 +246,16 @@ class Role:
             result, effects = self.controls.configure(document)
             return [*self._say(result), *effects]
         return ()
+
+    def _records(self, document: Document, sn: int, target: str, edition: Edition) -> Iterable[bytes]:
+        """What it claims to have recorded of a channel."""
+        asked = records.read_query(document.element)
+        found: list[records.Record] = []
+        if asked is not None and target in self.options.channel_ids:
+            start, end, kind = asked
+            found = recordings(target, start, end, self._wall(), self.options.recording_days, kind)
+        size = self.options.items_per_message
+        return records.response(sn, target, self.options.name, found, per_part=size, edition=edition)
 
     def _items(self, target: str) -> list[CatalogItem]:
         """Return what a Catalog query asks for: all channels for the device's id, one for a channel's, none else."""

@@ -7,14 +7,16 @@ import asyncio
 import random
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
-from gbgw.base.codec import Codec, Kind
+from gbgw.base.access_unit import AccessUnit
+from gbgw.base.codec import AAC, Codec, Kind
 from gbgw.base.ticks import HZ
 from gbgw.device.quirks import BY_THE_BOOK, Behaviour
 from gbgw.mux.live import LivePlayer
 from gbgw.mux.loop import Due, Loop, Player
+from gbgw.mux.pattern import PatternSpec
 from gbgw.mux.ps import Muxer
 
 MAX_PAYLOAD: Final = 1_400
@@ -217,6 +219,24 @@ class Streamer:
 
     def _new_packetiser(self, ssrc: int) -> Packetiser:
         return Packetiser(ssrc, payload_type=self._plan.payload_type, sequence=self._random.getrandbits(16))
+
+
+class RecordingSender:
+    """A recording's units as packets; their times are those at which they were recorded, Unix seconds in ticks."""
+
+    def __init__(self, spec: PatternSpec, plan: StreamPlan) -> None:
+        audio = spec.audio if spec.audio is not AAC else None
+        self.spec = replace(spec, audio=audio)
+        self._tcp = plan.tcp
+        self._muxer = Muxer(spec.video, audio, plan.behaviour.style_for(spec.video))
+        self._packetiser = Packetiser(plan.ssrc, payload_type=plan.payload_type)
+
+    def packets(self, second: int, unit: AccessUnit) -> list[bytes]:
+        """Return the packets of a unit of a Unix second."""
+        at = second * HZ
+        timed = unit.with_times(at + (unit.pts or 0), at + (unit.dts or 0))
+        packets = self._packetiser.packets(self._muxer.push(timed), timed.pts or 0)
+        return [len(packet).to_bytes(2, "big") + packet for packet in packets] if self._tcp else packets
 
 
 class PacketSink(Protocol):

@@ -13,6 +13,7 @@ same number and the time within the round stand below the strip in digits.
 The tone is 440 Hz with a louder tick of 1 kHz, 30 ms long, at each full second of the round.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
@@ -135,12 +136,18 @@ def tone(spec: PatternSpec) -> Samples:
 
 
 def _encode(spec: PatternSpec) -> list[tuple[bytes, int, int]]:
+    return encode_pictures(spec, [(number, None) for number in range(spec.frames)])
+
+
+def encode_pictures(spec: PatternSpec, drawn: Sequence[tuple[int, str | None]]) -> list[tuple[bytes, int, int]]:
+    """Draw and encode pictures one after the other: their numbers, and labels in place of the usual ones. Returns
+    (Annex B bytes, pts, dts) in ticks from 0 on, in decoding order."""
     encoder = _encoder(spec)
     painter = Painter(spec)
     packets = []
-    for number in range(spec.frames):
-        frame = VideoFrame.from_ndarray(painter.paint(number), format="yuv420p")
-        frame.pts, frame.time_base = number, encoder.time_base
+    for index, (number, label) in enumerate(drawn):
+        frame = VideoFrame.from_ndarray(painter.paint(number, label=label), format="yuv420p")
+        frame.pts, frame.time_base = index, encoder.time_base
         packets.extend(encoder.encode(frame))
     packets.extend(encoder.encode(None))
     step = HZ // spec.frame_rate
@@ -225,8 +232,11 @@ class Painter:
         self._strip = height // 9 + height // 9 % 2
         chroma[:, : self._strip // 2] = 128
 
-    def paint(self, number: int, view: View = AHEAD) -> Plane:
-        """Return picture `number` of the round, seen from `view`; the strip and the labels stay where they are."""
+    def paint(self, number: int, view: View = AHEAD, label: str | None = None) -> Plane:
+        """Return picture `number` of the round, seen from `view`; the strip and the labels stay where they are.
+
+        label: in place of the time within the round.
+        """
         spec = self._spec
         picture = self._still.copy()
         luma = picture[: spec.height]
@@ -240,8 +250,8 @@ class Painter:
         scale = max(1, spec.height // 90)
         seconds, frame = divmod(number, spec.frame_rate)
         clock = f"{seconds // 60:02}:{seconds % 60:02}.{frame * 1000 // spec.frame_rate:03}"
-        label = f"{clock} #{number:05} {spec.video.name}"
-        self._write(luma, chroma, label, self._strip + 4 * scale, scale)
+        text = label if label is not None else f"{clock} #{number:05} {spec.video.name}"
+        self._write(luma, chroma, text, self._strip + 4 * scale, scale)
         if view != AHEAD:
             where = f"P{view.pan:05.1f} T{view.tilt:+05.1f} Z{view.zoom:.1f}"
             self._write(luma, chroma, where, self._strip + 16 * scale, scale)

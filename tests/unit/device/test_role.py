@@ -8,13 +8,14 @@ import pytest
 
 from gbgw.base import limits
 from gbgw.base.machine import TICK
-from gbgw.device.calls import CloseMedia, KeyFrame, OpenMedia, StartMedia
+from gbgw.device.calls import CloseMedia, KeyFrame, OpenMedia, Span, StartMedia, Steer
 from gbgw.device.options import DeviceOptions, media_format
 from gbgw.device.quirks import BY_THE_BOOK, Behaviour, behaviour
 from gbgw.device.registration import Connect, Left, Registered, State, Unregistered
-from gbgw.device.role import Connected, Disconnected, MediaFailed, MediaOpened, Role, Start, Stop
-from gbgw.gb import manscdp, sdp
+from gbgw.device.role import Connected, Disconnected, MediaFailed, MediaFinished, MediaOpened, Role, Start, Stop
+from gbgw.gb import manscdp, records, sdp
 from gbgw.gb.manscdp import CatalogPart
+from gbgw.gb.mansrtsp import Command
 from gbgw.mux.pattern import PatternSpec, pattern_loop
 from gbgw.sip.events import Acknowledged, Ask, Cancelled, End, Ended, Failed, Final, Incoming, Reply, Send
 from gbgw.sip.flow import Flow
@@ -277,7 +278,7 @@ def test_queries_that_it_answers(command: str) -> None:
     assert (document.root, document.cmd_type, document.sn, document.device_id) == ("Response", command, 3, DEVICE)
 
 
-@pytest.mark.parametrize("command", ["RecordInfo", "SensorCatalog", "Alarm"])
+@pytest.mark.parametrize("command", ["SensorCatalog", "Alarm"])
 def test_other_queries_get_200_and_no_more(command: str) -> None:
     effects = Driver().message(manscdp.query(command, 3, DEVICE))
     assert status_of(effects) == [200]
@@ -307,7 +308,7 @@ def test_commands_that_want_a_result_get_one_and_ptz_none() -> None:
     assert asks(driver.message(manscdp.control("PTZCmd", "A50F01021F1F00F5", 4, CHANNEL))) == []
 
 
-@pytest.mark.parametrize(("method", "status"), [("OPTIONS", 200), ("INFO", 200), ("NOTIFY", 405), ("SUBSCRIBE", 405)])
+@pytest.mark.parametrize(("method", "status"), [("OPTIONS", 200), ("INFO", 481), ("NOTIFY", 405), ("SUBSCRIBE", 405)])
 def test_other_methods(method: str, status: int) -> None:
     assert status_of(Driver().receive(method)[1]) == [status]
 
@@ -374,3 +375,81 @@ def test_channel_ids_of_neighbours_do_not_collide() -> None:
     assert one.channel_ids == tuple(f"3402000000131000000{number}" for number in (1, 2, 3))
     assert two.channel_ids == tuple(f"3402000000131000000{number}" for number in (4, 5, 6))
     assert two.seed == one.seed + 1
+
+
+# Recordings
+
+SPAN = (1_770_076_800, 1_770_076_860)
+
+
+def history_offer(speed: int | None = None) -> bytes:
+    return sdp.history_offer(
+        SERVER, "192.0.2.1", 30_000, "udp", "1200000001", channel_id=CHANNEL, start=SPAN[0], stop=SPAN[1],
+        download_speed=speed,
+    ).serialize()  # fmt: skip
+
+
+def played(edition: str = "3.0", speed: int | None = None) -> tuple[Driver, int, OpenMedia]:
+    driver = Driver(replace(OPTIONS, edition=edition))  # type: ignore[arg-type]
+    handle, (opening,) = driver.receive("INVITE", history_offer(speed), subject=f"{CHANNEL}:1,{SERVER}:0")
+    (reply,) = driver.push(MediaOpened(handle, LOCAL))
+    assert reply.response.status == 200
+    assert driver.push(Acknowledged(handle, reply.response)) == [StartMedia(handle)]
+    return driver, handle, opening
+
+
+def test_a_recording_is_opened_with_its_span() -> None:
+    _, _, opening = played()
+    assert opening.past == Span(*SPAN)
+    _, _, opening = played(speed=4)
+    assert opening.past == Span(*SPAN, speed=4, is_download=True)
+    driver = Driver(replace(OPTIONS, recording_days=0))
+    _, (reply,) = driver.receive("INVITE", history_offer())
+    assert reply.response.status == 488
+
+
+def test_commands_are_answered_as_the_edition_wants_and_obeyed() -> None:
+    seek = b"PLAY RTSP/1.0\r\nCSeq: 4\r\nRange: npt=10-\r\n\r\n"
+    driver, handle, _ = played("2.0")
+    _, (reply, steer) = driver.receive("INFO", seek, dialog=handle)
+    assert (reply.response.status, reply.response.body) == (200, b"")
+    assert steer == Steer(handle, Command("PLAY", "4", 10.0))
+    driver, handle, _ = played("3.0")
+    _, (reply, steer) = driver.receive("INFO", seek, dialog=handle)
+    assert reply.response.body == b"RTSP/1.0 200 OK\r\nCSeq: 4\r\nRange: npt=10-\r\n\r\n"
+    _, (reply,) = driver.receive("INFO", b"PLAY RTSP/1.0\r\nCSeq: 5\r\nScale: 99.0\r\n\r\n", dialog=handle)
+    assert reply.response.body.startswith(b"RTSP/1.0 457")
+    _, (reply,) = driver.receive("INFO", b"nonsense", dialog=handle)
+    assert reply.response.status == 488
+    _, (reply, closing, end) = driver.receive("INFO", b"TEARDOWN RTSP/1.0\r\nCSeq: 6\r\n\r\n", dialog=handle)
+    assert (closing, end) == (CloseMedia(handle), End(handle))
+
+
+def test_the_end_is_told_in_the_dialog_and_the_bye_waited_for() -> None:
+    driver, handle, _ = played()
+    (ask,) = driver.push(MediaFinished(handle))
+    assert (ask.request.method, ask.dialog) == ("MESSAGE", handle)
+    document = manscdp.parse(ask.request.body)
+    assert (document.cmd_type, document.device_id) == ("MediaStatus", CHANNEL)
+    assert driver.push(Final(ask.handle, Response.to(ask.request, 200), FLOW)) == []
+    assert driver.role.deadline == 10.0
+    driver.now = 10.0
+    assert driver.push(TICK) == [CloseMedia(handle), End(handle)]
+    assert driver.push(MediaFinished(handle)) == []
+
+
+def test_its_recordings_are_told_in_parts() -> None:
+    driver = Driver(replace(OPTIONS, recording_days=3))
+    driver.role._wall = lambda: SPAN[0] + 7_200.0
+    body = manscdp.query("RecordInfo", 5, CHANNEL, "3.0", records.query_fields(SPAN[0], SPAN[0] + 7_200))
+    effects = driver.message(body)
+    told = []
+    while effects:
+        ask = effects[-1]
+        assert isinstance(ask, Ask)
+        told.append(records.read_part(manscdp.parse(ask.request.body)))
+        effects = driver.push(Final(ask.handle, Response.to(ask.request, 200), FLOW))
+    assert [part.total for part in told] == [4, 4]
+    assert [len(part.items) for part in told] == [2, 2]
+    other = manscdp.query("RecordInfo", 6, DEVICE, "3.0", records.query_fields(*SPAN))
+    assert b"<SumNum>0</SumNum>" in driver.message(other)[-1].request.body
