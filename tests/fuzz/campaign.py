@@ -90,9 +90,9 @@ def run(name: str, *, seconds: int = 0, runs: int = 0, seed: int = 0, fixtures: 
     """Fuzz one target until it has had so many inputs, those of earlier runs on the same code included, or for a time;
     0 of both: until it is stopped. KeyboardInterrupt stops it and is in the result; what was counted is kept.
     """
-    code = code_of(name)
-    count = recall(name, code)
     while True:
+        code = code_of(name)  # it may change meanwhile: then what was counted is of the past
+        count = recall(name, code)
         lacking = runs - count.inputs if runs else 0
         if runs and lacking <= 0:
             return count
@@ -112,9 +112,23 @@ def code_of(name: str) -> str:
     if name in targets.NATIVE:
         return instrumented.digest("fuzzer", instrumented.compiler("fuzzer"))
     found = hashlib.sha256(sys.version.encode())
-    for path in [*sorted((instrumented.ROOT / "gbgw").rglob("*.py")), targets.HERE / f"fuzz_{name}.py"]:
-        found.update(str(path.relative_to(instrumented.ROOT)).encode() + path.read_bytes())
+    for path in _modules(name):
+        found.update(path.name.encode() + path.read_bytes())
     return found.hexdigest()
+
+
+def _modules(name: str) -> list[Path]:
+    """The files of gbgw that a Python target imports, and its own."""
+    program = (
+        "import sys; from tests.fuzz.targets import check_of; check_of(sys.argv[1])\n"
+        "print(*(file for one in sys.modules.values() if (file := getattr(one, '__file__', None))), sep='\\n')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, name], cwd=instrumented.ROOT, capture_output=True, text=True, check=True
+    )
+    loaded = [Path(line) for line in done.stdout.splitlines()]
+    package = [path for path in loaded if path.suffix == ".py" and path.is_relative_to(instrumented.ROOT / "gbgw")]
+    return sorted([*package, targets.HERE / f"fuzz_{name}.py"])
 
 
 def recall(name: str, code: str) -> Count:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.fuzz import __main__ as command
-from tests.fuzz import campaign, instrumented, targets
+from tests.fuzz import campaign, targets
 from tests.fuzz.campaign import Count
 from tests.fuzz.python_target import timed
 
@@ -106,14 +106,16 @@ def test_what_an_interrupted_run_counted_is_kept(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_code_under_test_is_told_from_another(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert campaign.code_of("sip") == campaign.code_of("sip") != campaign.code_of("sdp")
-    (tmp_path / "gbgw").mkdir()
-    (tmp_path / "fuzz_sip.py").write_text("one")
-    monkeypatch.setattr(targets, "HERE", tmp_path)
-    monkeypatch.setattr(instrumented, "ROOT", tmp_path)
-    before = campaign.code_of("sip")
-    (tmp_path / "gbgw" / "new.py").write_text("two")
-    assert campaign.code_of("sip") != before
+    names = [path.name for path in campaign._modules("sdp")]
+    assert {"fuzz_sdp.py", "sdp.py", "limits.py"} <= set(names)
+    assert "flv.py" not in names  # which a session description has nothing to do with
+    module = tmp_path / "one.py"
+    monkeypatch.setattr(campaign, "_modules", lambda name: [module])
+    module.write_text("one")
+    before = campaign.code_of("sdp")
+    assert campaign.code_of("sdp") == before
+    module.write_text("two")
+    assert campaign.code_of("sdp") != before
 
 
 def test_the_slowest_input_is_told(capsys: pytest.CaptureFixture[str]) -> None:
