@@ -55,6 +55,10 @@ describe("againAfter", () => {
     expect([0, 1, 2, 3, 4, 99].map((tries) => againAfter("media_stopped", tries))).toEqual([3, 5, 10, 20, 30, 30]);
     expect(againAfter("http_502", 0)).toBe(3);
   });
+  it("goes on at once where the other picture is there already, but not for ever", () => {
+    expect([0, 1, 2].map((tries) => againAfter("tracks_changed", tries))).toEqual([0, 5, 10]);
+    expect(againAfter("stream_moved", 0)).toBe(0);
+  });
   it("does not undo what somebody decided, nor try what cannot work", () => {
     for (const code of ["stream_stopped", "token_invalid", "unknown_channel", "codec_unsupported", "http_404"]) {
       expect(againAfter(code, 0), code).toBeNull();

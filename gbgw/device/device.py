@@ -58,11 +58,13 @@ PRODUCT: Final = "gbgw-device"
 class Media:
     """What all devices of a process share.
 
-    dump: the video of a device's newest session goes here exactly as it is sent (before any impairment). pattern: what
-    the loop is made of, so that it can be drawn from where the camera looks; None for a file.
+    scenes: what is sent later, each from so many ticks of a session on. dump: the video of a device's newest session
+    goes here exactly as it is sent (before any impairment). pattern: what the loop is made of, so that it can be drawn
+    from where the camera looks; None for a file.
     """
 
     loop: Loop
+    scenes: tuple[tuple[int, Loop], ...] = ()
     behaviour: Behaviour = BY_THE_BOOK
     rates: Rates = PERFECT
     dump: Path | None = None
@@ -392,7 +394,7 @@ class Device:
         def view() -> View:
             return self.controls.view(plan.channel_id, clock())
 
-        return Streamer(media.loop, shape, write, lambda loop: LivePlayer(loop, spec, view))
+        return Streamer(media.loop, shape, write, lambda loop: LivePlayer(loop, spec, view), scenes=media.scenes)
 
     def _restart(self, handles: tuple[int, ...]) -> None:
         for handle in handles:

@@ -13,6 +13,7 @@ from typing import Final, Self
 from gbgw.base.codec import H264, PCMA, Codec
 from gbgw.base.errors import ConfigError, LocalError
 from gbgw.base.tally import Tally
+from gbgw.base.ticks import HZ
 from gbgw.device.device import Device, Media
 from gbgw.device.options import DeviceOptions
 from gbgw.device.quirks import behaviour
@@ -46,7 +47,8 @@ class FleetOptions:
     def check(self) -> None:
         """Raise ConfigError for what cannot work."""
         self.device.check()
-        behaviour(self.quirks)
+        if behaviour(self.quirks).scenes and self.media is not None:
+            raise ConfigError("a media file does not become another in mid-stream", remedy="--media pattern")
         if not 1 <= self.count <= 10_000:
             raise ConfigError("one process runs 1 to 10000 devices")
         for name, rate in (
@@ -57,24 +59,34 @@ class FleetOptions:
             if not 0.0 <= rate <= 1.0:
                 raise ConfigError(f"{name} is 0 to 100 percent")
 
-    def make_loop(self) -> Loop:
-        """Encode or load the media; takes up to two seconds, off the event loop."""
+    def make_loops(self) -> tuple[Loop, tuple[tuple[int, Loop], ...]]:
+        """Encode or load the media: what is sent first, and what from so many ticks on. Takes up to two seconds each,
+        off the event loop.
+        """
         spec = self.pattern
-        return pattern_loop(spec) if spec is not None else load_file(self.media or Path(), self.audio)
+        if spec is None:
+            return load_file(self.media or Path(), self.audio), ()
+        first, later = pattern_loop(spec), []
+        for scene in sorted(behaviour(self.quirks).scenes, key=lambda scene: scene.after):
+            spec = scene.change(spec)
+            later.append((round(scene.after * HZ), pattern_loop(spec)))
+        return first, tuple(later)
 
     @property
     def pattern(self) -> PatternSpec | None:
-        """What is drawn; None for a file."""
+        """What is drawn at first; None for a file."""
         if self.media is not None:
             return None
+        shape = behaviour(self.quirks)
         return PatternSpec(
             video=self.video,
             audio=self.audio,
             width=self.width,
             height=self.height,
             gop=self.gop,
-            b_frames=behaviour(self.quirks).b_frames,
+            b_frames=shape.b_frames,
             seed=self.device.seed,
+            open_gop=shape.open_gop,
         )
 
 
@@ -92,8 +104,8 @@ class Fleet:
     async def __aenter__(self) -> Self:
         options = self._options
         with ThreadPoolExecutor(1, thread_name_prefix="encode") as encoder:
-            loop = await asyncio.get_running_loop().run_in_executor(encoder, options.make_loop)
-        media = Media(loop, behaviour(options.quirks), options.rates, pattern=options.pattern)
+            loop, scenes = await asyncio.get_running_loop().run_in_executor(encoder, options.make_loops)
+        media = Media(loop, scenes, behaviour(options.quirks), options.rates, pattern=options.pattern)
         await self._group.__aenter__()
         for index in range(options.count):
             shared = replace(media, dump=options.dump if index == 0 else None)

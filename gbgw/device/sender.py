@@ -6,6 +6,7 @@ Everything but `pace` is sans-IO. Leaves out: RTCP sender reports, elementary st
 import asyncio
 import random
 import struct
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
@@ -13,6 +14,7 @@ from typing import Final, Protocol
 from gbgw.base.access_unit import AccessUnit
 from gbgw.base.codec import AAC, Codec, Kind
 from gbgw.base.ticks import HZ
+from gbgw.device.clockwork import RIGHT
 from gbgw.device.quirks import BY_THE_BOOK, Behaviour
 from gbgw.mux.live import LivePlayer
 from gbgw.mux.loop import Due, Loop, Player
@@ -119,12 +121,17 @@ class Playing(Protocol):
     def loop(self) -> Loop: ...
     @property
     def next_at(self) -> int: ...
+    @property
+    def next_is_picture(self) -> bool: ...
     def take(self) -> Due: ...
     def restart(self) -> None: ...
 
 
 class Streamer:
-    """One session's media: each `take` gives the next unit as packets. `dump` gets the video exactly as it is sent."""
+    """One session's media: each `take` gives the next unit as packets. `dump` gets the video exactly as it is sent.
+
+    scenes: what is sent later, each from so many ticks after the first unit on; as it is, wherever the camera looks.
+    """
 
     def __init__(
         self,
@@ -132,13 +139,17 @@ class Streamer:
         plan: StreamPlan,
         dump: Callable[[bytes], object] | None = None,
         new_player: Callable[[Loop], Playing] = Player,
+        *,
+        scenes: Sequence[tuple[int, Loop]] = (),
     ) -> None:
         self._plan = plan
         self._behaviour = plan.behaviour
         self._new_player = new_player
         self._player = new_player(loop)
         self._base = 0  # ticks that earlier players took, after a restart
+        self._origin = 0  # ticks that were sent for the first unit: times run on from there, but for a restart
         self._last_at = 0
+        self._scenes = deque(scenes)
         self._random = random.Random(plan.seed)
         self._audio = None if plan.behaviour.empty_promise else loop.audio
         self._muxer = Muxer(loop.video, self._audio, plan.behaviour.style_for(loop.video))
@@ -176,8 +187,8 @@ class Streamer:
     def take(self) -> Burst:
         """Return the next unit's packets; none for what a quirk holds back, but its moment still passes."""
         due = self._next()
-        unit = due.unit
         at = self._base + due.at
+        unit = self._timed(due.unit, at)
         self._last_at = max(self._last_at, at)
         is_video = unit.codec.kind is Kind.VIDEO
         starts_gop = is_video and unit.is_keyframe
@@ -194,21 +205,40 @@ class Streamer:
         return Burst(at, tuple(self._impairments.push(packets)), starts_gop)
 
     def _next(self) -> Due:
-        if self._events.get("restart", float("inf")) <= self._last_at:
+        if self._events.get("restart", float("inf")) <= self.next_at:
             del self._events["restart"]
             loop = self._player.loop
             self._base = self._last_at + round(HZ / loop.frame_rate)
+            self._origin = -self._base
             self._player = self._new_player(loop)
             self._packetiser = self._new_packetiser(self._packetiser.ssrc)
+        if self._scenes and self._player.next_is_picture and self.next_at >= self._scenes[0][0]:
+            self._base = self.next_at
+            _, loop = self._scenes.popleft()
+            self._player = Player(loop, origin=self._base + self._origin)
+            self._audio = None if self._behaviour.empty_promise else loop.audio
+            self._muxer.retrack(loop.video, self._audio)
         return self._player.take()
 
+    def _timed(self, unit: AccessUnit, at: int) -> AccessUnit:
+        """The unit with the times that the camera's clock shows."""
+        clock = self._behaviour.clock
+        if clock is RIGHT or unit.pts is None or unit.dts is None:
+            return unit
+        is_picture = unit.codec.kind is Kind.VIDEO
+        return unit.with_times(
+            clock.read(unit.pts, at, is_picture=is_picture), clock.read(unit.dts, at, is_picture=is_picture)
+        )
+
     def _sends(self, codec: Codec, at: int) -> bool:
-        silent = self._behaviour.silent_after
-        if not self._behaviour.media or (silent is not None and at >= silent * HZ):
+        behaviour = self._behaviour
+        if not behaviour.media or _is_within(at, behaviour.silent_after, behaviour.returns_after):
             return False
         if codec.kind is Kind.VIDEO:
             return True
-        return self._audio is not None and at >= (self._behaviour.audio_after or 0.0) * HZ
+        if self._audio is None or _is_within(at, behaviour.audio_silent_after, None):
+            return False
+        return at >= (behaviour.audio_after or 0.0) * HZ
 
     def _frame(self, packet: bytes) -> bytes:
         framed = len(packet).to_bytes(2, "big") + packet
@@ -219,6 +249,11 @@ class Streamer:
 
     def _new_packetiser(self, ssrc: int) -> Packetiser:
         return Packetiser(ssrc, payload_type=self._plan.payload_type, sequence=self._random.getrandbits(16))
+
+
+def _is_within(at: int, start: float | None, end: float | None) -> bool:
+    """Is the tick `at` between these seconds? start None: never; end None: for ever."""
+    return start is not None and at >= start * HZ and (end is None or at < end * HZ)
 
 
 class RecordingSender:

@@ -114,6 +114,7 @@ class Feed:
         self._init: Chunk | None = None
         self._origin: int | None = None
         self._last_dts = 0
+        self._arrived = 0.0  # of the last unit, loop seconds
         self._key_pts = 0
         self._tells_leading = form.name != "ts"
         self._gop: list[Chunk] = []
@@ -155,10 +156,12 @@ class Feed:
     # Sink
 
     def on_tracks(self, tracks: tuple[Track, ...], generation: int) -> None:
-        before, self.tracks = self.tracks, self._with_silence(self.format.carried(tracks))
+        before, silence = self.tracks, self._silence
+        self.tracks = self._with_silence(self.format.carried(tracks))
         if self._writer is not None and self.tracks == before:
             self._generation = generation
             return  # sound went or came back, and silence stands in for it: nobody need notice
+        self._let_sound_last(silence)
         self._publish(self._close_writer(), 0.0)
         self._generation = generation
         self._drop_gop()
@@ -207,6 +210,7 @@ class Feed:
             self._tally.add("feed.before_start")  # sound that belongs before the first picture
             return
         self._last_dts = max(self._last_dts, dts)
+        self._arrived = unit.arrived
         if unit.discontinuity and track.is_video and not unit.is_keyframe:
             self._gop_open = False  # a new viewer may not be shown what follows a hole
         if unit.is_keyframe and track.is_video:
@@ -225,10 +229,22 @@ class Feed:
             self._tally.add("feed.sound_after_silence", now=unit.arrived)
 
     def on_end(self, cause: GatewayError | None) -> None:
+        self._let_sound_last(self._silence)
         self._publish(self._close_writer(), 0.0)
         self._finish(cause)
 
     # Inside
+
+    def _let_sound_last(self, silence: Silence | None) -> None:
+        """Before a discontinuity, and at the end, of HLS: sound is often late, being encoded here, and its players play
+        no further than where the shorter track ends.
+        """
+        writer = self._writer
+        if writer is None or silence is None or not self.format.adds_sound:
+            return
+        for at in silence.finish():
+            frame = Unit(silence.frame, AAC, at, at, is_keyframe=True, arrived=self._arrived)
+            self._write(writer, frame, silence.track, at, at)
 
     def _with_silence(self, tracks: tuple[Track, ...]) -> tuple[Track, ...]:
         """The tracks as they go out: with one of silence where sound has ended, or where the format adds one."""

@@ -35,6 +35,10 @@ class LivePlayer:
         return self._player.next_at
 
     @property
+    def next_is_picture(self) -> bool:
+        return self._player.next_is_picture
+
+    @property
     def is_live(self) -> bool:
         """The next unit may have to be drawn."""
         return self._encoder is not None or self._view() != AHEAD

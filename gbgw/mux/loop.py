@@ -95,6 +95,10 @@ class Player:
         pts, dts = _times(unit)
         return self._offset + (dts if unit.codec.kind is Kind.VIDEO else pts - self._loop.delay)
 
+    @property
+    def next_is_picture(self) -> bool:
+        return self._loop.units[self._index].codec.kind is Kind.VIDEO
+
     def take(self) -> Due:
         """Return the next unit with its times in this player's time line."""
         unit = self._loop.units[self._index]

@@ -78,6 +78,8 @@ class PatternSpec:
     gop: pictures from key frame to key frame; a divisor of the pictures of one round.
     b_frames: B-frames between references, 0..3.
     seed: another seed gives other colours and another path.
+    open_gop: key frames need not be IDR: pictures shown before one may refer to what was before it.
+    set_id: id of SPS and PPS, H.264 only.
     """
 
     video: Codec = H264
@@ -89,6 +91,8 @@ class PatternSpec:
     seconds: int = 8
     b_frames: int = 0
     seed: int = 0
+    open_gop: bool = False
+    set_id: int = 0
 
     @property
     def frames(self) -> int:
@@ -107,6 +111,8 @@ class PatternSpec:
             raise ConfigError(f"a GOP of {self.gop} does not divide the pattern's {self.frames} pictures")
         if not 0 <= self.b_frames <= 3:
             raise ConfigError("the pattern has 0 to 3 B-frames between references")
+        if not 0 <= self.set_id <= 31 or (self.set_id and self.video is not H264):
+            raise ConfigError("parameter sets have ids 0 to 31, and only those of H.264 can be chosen")
 
 
 @lru_cache(maxsize=32)  # of some 300 kB each; a process of simulated devices needs one
@@ -162,7 +168,7 @@ class PictureEncoder:
     """Encodes pictures one by one, each at once and without B-frames."""
 
     def __init__(self, spec: PatternSpec) -> None:
-        self._encoder = _encoder(replace(spec, b_frames=0), at_once=True)
+        self._encoder = _encoder(replace(spec, b_frames=0, open_gop=False), at_once=True)
         self._count = 0
 
     def encode(self, picture: Plane, *, key: bool) -> bytes:
@@ -186,11 +192,12 @@ def jpeg(spec: PatternSpec, number: int, view: View = AHEAD) -> bytes:
 
 
 def _encoder(spec: PatternSpec, *, at_once: bool = False) -> av.VideoCodecContext:
-    common = f"keyint={spec.gop}:min-keyint={spec.gop}:scenecut=0:bframes={spec.b_frames}:aud=1"
+    common = f"keyint={spec.gop}:min-keyint={spec.gop}:scenecut=0:bframes={spec.b_frames}:aud=1:b-adapt=0"
+    common += f":open-gop={int(spec.open_gop)}"
     # One thread, so that equal specs give equal bytes on every machine.
     if spec.video is H264:
         encoder = av.CodecContext.create("libx264", "w")
-        options = {"preset": "superfast", "crf": "26", "x264-params": f"{common}:threads=1:open-gop=0:b-adapt=0"}
+        options = {"preset": "superfast", "crf": "26", "x264-params": f"{common}:threads=1:sps-id={spec.set_id}"}
         if at_once:
             options["forced-idr"] = "1"
         if not spec.b_frames:
@@ -199,7 +206,7 @@ def _encoder(spec: PatternSpec, *, at_once: bool = False) -> av.VideoCodecContex
     else:
         encoder = av.CodecContext.create("libx265", "w")
         extra = "rc-lookahead=0:bframes=0:" if at_once else "rc-lookahead=5:"
-        extra += "open-gop=0:repeat-headers=1:info=0:pools=none:frame-threads=1:b-adapt=0:log-level=none"
+        extra += "repeat-headers=1:info=0:pools=none:frame-threads=1:log-level=none"
         options = {"preset": "ultrafast", "crf": "28", "x265-params": f"{common}:{extra}"}
         if at_once:
             options["tune"] = "zerolatency"

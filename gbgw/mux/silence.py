@@ -21,6 +21,7 @@ FRAME_SAMPLES: Final = 1_024
 AAC_LC: Final = 2  # audio object type
 PATIENCE: Final = round(0.5 * HZ)  # beyond its usual delay, before a pause in the sound is filled
 LONGEST: Final = HZ  # a longer hole in the pictures is a hole in the silence as well
+PICTURE: Final = HZ // 25  # how long the last one is taken to last
 MOST_LAG: Final = 2 * HZ  # sound that is later than this against its picture is not waited for
 
 
@@ -68,6 +69,19 @@ class Silence:
         self._has_filled = False
         self._base, self._count = until, 0
         return True
+
+    def finish(self) -> list[int]:
+        """No picture follows: return the times of the frames with which the sound lasts as long as the last one. Sound
+        that comes later for that time is too late, as always.
+        """
+        times: list[int] = []
+        end = self._end
+        while end is not None and self._picture - LONGEST - self._lag <= end < self._picture + PICTURE:
+            times.append(end)
+            self._count += 1
+            end = self._end
+        self._has_filled = self._has_filled or bool(times)
+        return times
 
     def follow(self, dts: int) -> list[int]:
         """A picture came: return the times of the frames of silence that are due."""

@@ -186,7 +186,9 @@ class HlsOutput:
             expected_seconds=viewing.stream.gop_seconds,
             on_change=self._notify,
         )
-        attachment = feed.attach(segmenter, splice=True)
+        # Not behind another codec: CODECS of the multivariant playlist would lie, and no player of MSE goes on. The
+        # playlist ends, and who opens the URL again is told the new one.
+        attachment = feed.attach(segmenter)
         segmenter.begin_live()
         self.feed = feed
         self.segmenter = segmenter

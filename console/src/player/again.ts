@@ -6,8 +6,12 @@ const PASSING: ReadonlySet<string> = new Set([
   "no_key_frame", "stopping", "worker_lost", "worker_slow", "stream_moved", "player_connection", "player_timeout", "unreachable",
 ]);
 
+/** Causes of which the gateway has the other picture already. */
+const AT_ONCE: ReadonlySet<string> = new Set(["tracks_changed", "stream_moved"]);
+
 /** Seconds until a picture that was there is asked for again, `tries` having failed before; null: not at all. */
 export function againAfter(code: string, tries: number): number | null {
+  if (tries === 0 && AT_ONCE.has(code)) return 0;
   if (!PASSING.has(code) && !/^http_5\d\d$/.test(code)) return null;
   return DELAYS_SECONDS[Math.min(tries, DELAYS_SECONDS.length - 1)]!;
 }

@@ -137,6 +137,11 @@ export function mp4(kind: "audio" | "video", codecs: string): string {
   return `${kind}/mp4; codecs="${codecs}"`;
 }
 
+/** Is a track of `now` in another codec than the same kind of track was? One that came or went is no such change. */
+export function haveOtherCodecs(before: readonly Track[], now: readonly Track[]): boolean {
+  return now.some((track) => before.some((old) => old.kind === track.kind && old.codec !== track.codec));
+}
+
 /** Causes that another protocol may not have; everything else is the camera's or the caller's and stays. */
 const OF_THE_PROTOCOL: ReadonlySet<string> = new Set([
   "no_codec_fits", "b_frames_unsupported", "codec_unsupported", "sdp_offer_invalid", "webrtc_off", "webrtc_slow",

@@ -26,7 +26,16 @@ export class HlsEngine implements Engine {
     });
     const ended = (): void => this.fail(new ApiError(0, "player_connection", "The gateway ended the stream."));
     video.addEventListener("ended", ended);
+    let lastPicture = 0;
+    hls.on(Hls.Events.LEVEL_UPDATED, (_event, { details }) => {
+      if (details.live || lastPicture !== 0) return;
+      // hls.js does not tell the <video> of an end whose parts it had all buffered before: it would stand, not end.
+      const { buffered, currentTime } = video;
+      const left = buffered.length > 0 ? buffered.end(buffered.length - 1) - currentTime : 0;
+      lastPicture = window.setTimeout(ended, Math.max(0, left) * 1000);
+    });
     this.destroy = () => {
+      clearTimeout(lastPicture);
       video.removeEventListener("ended", ended);
       hls.destroy();
     };
@@ -84,8 +93,13 @@ export class HlsEngine implements Engine {
     if (!response.ok) throw errorOf(response.status, body);
     const broken = (): void =>
       this.fail(new ApiError(0, "player_decode", video.error?.message ?? "The browser gave up."));
+    const ended = (): void => this.fail(new ApiError(0, "player_connection", "The gateway ended the stream."));
     video.addEventListener("error", broken);
-    this.destroy = () => video.removeEventListener("error", broken);
+    video.addEventListener("ended", ended);
+    this.destroy = () => {
+      video.removeEventListener("error", broken);
+      video.removeEventListener("ended", ended);
+    };
     video.src = url;
   }
 

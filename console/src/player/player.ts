@@ -3,7 +3,7 @@ import { type Api, ApiError, errorOf, isAbort, toApiError } from "../api/client"
 import type { PlayToken, Track } from "../api/types";
 import { Store, settings } from "../store";
 import { againAfter } from "./again";
-import { type Attempt, type Choice, CHOICES, DeadEnds, type Note, type Protocol, askBrowser, maybeOtherwise, plan } from "./choose";
+import { type Attempt, type Choice, CHOICES, DeadEnds, type Note, type Protocol, askBrowser, haveOtherCodecs, maybeOtherwise, plan } from "./choose";
 import type { Engine, EngineContext, Losses } from "./engine";
 import { FlvEngine } from "./flv";
 import { HlsEngine } from "./hls";
@@ -110,6 +110,8 @@ export class Player {
     let seconds = againAfter(error.code, this.tries);
     if (seconds === null) return;
     this.tries += 1;
+    const { key } = this.state.get();
+    if (seconds === 0 && key) return this.begin(key);
     this.state.set({ againIn: seconds });
     this.countdown = window.setInterval(() => {
       seconds! -= 1;
@@ -248,10 +250,11 @@ class Run {
     const playedMs = this.pictured === 0 ? 0 : performance.now() - this.pictured;
     this.stop();
     const known = toApiError(error);
-    this.state.set({ phase: "error", error: known, stalled: false, figures: NO_FIGURES });
+    // A picture that broke may be back at once: nobody need read of an error meanwhile.
+    this.state.set({ phase: playedMs > 0 ? "opening" : "error", error: playedMs > 0 ? null : known, stalled: false, figures: NO_FIGURES });
     void this.explain(known).then((cause) => {
       if (this.replaced) return;
-      this.state.set({ error: cause });
+      this.state.set({ phase: "error", error: cause });
       this.onBroke(cause, playedMs);
     });
   }
@@ -261,7 +264,12 @@ class Run {
     if (error.status !== 0 || error.code === "unreachable") return error;
     const { cause } = await this.api.diagnosis(this.key).catch(() => ({ cause: null }));
     const fits = cause && (error.code === "player_connection" || error.code === cause.code);
-    return fits ? new ApiError(0, cause.code, cause.message, cause.remedy) : error;
+    if (fits) return new ApiError(0, cause.code, cause.message, cause.remedy);
+    if (error.code !== "player_connection" && error.code !== "player_decode") return error;
+    // WebRTC and HLS end without a word where the stream goes on in another codec.
+    const now = await this.api.stream(this.key).catch(() => null);
+    const other = now !== null && now.tracks.length > 0 && haveOtherCodecs(this.state.get().tracks, now.tracks);
+    return other ? new ApiError(0, "tracks_changed", codecsOf(now.tracks)) : error;
   }
 
   /** Tracks of the stream where it runs already; its diagnosis answers for those that do not run, too. */

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gbgw import _ps, _rtp
-from gbgw.base.codec import H264, PCMA, Kind
+from gbgw.base.codec import H264, H265, PCMA, Kind
 from gbgw.base.ticks import HZ
 from gbgw.device.quirks import BY_THE_BOOK, QUIRKS, Behaviour, behaviour
 from gbgw.device.sender import Burst, Impairments, Packetiser, Rates, Streamer, StreamPlan, pace
@@ -267,3 +267,57 @@ async def test_a_full_sink_loses_whole_units_up_to_a_key_frame(loop: Loop, monke
     assert next(unit for unit in units if unit.pts == 2 * HZ and unit.codec is H264).is_keyframe
     assert lost == ["device.dropped_units"] * len(lost)
     assert len(lost) == 30
+
+
+def pictures_of(bursts: Sequence[Burst]) -> list[_ps.AccessUnit]:
+    return [unit for unit in demux(packets_of(bursts))[0] if unit.codec.kind is Kind.VIDEO]
+
+
+def test_scenes_follow_one_another_without_a_gap(loop: Loop) -> None:
+    """Another size, then another codec: each begins with a key frame where the next picture was due."""
+    large = pattern_loop(PatternSpec(width=480, height=270, seconds=2, audio=PCMA))
+    other = pattern_loop(PatternSpec(video=H265, width=320, height=180, seconds=2, audio=None))
+    bursts = take(Streamer(loop, StreamPlan(SSRC), scenes=((HZ, large), (3 * HZ, other))), 4.0)
+    units = pictures_of(bursts)
+    assert [unit.pts for unit in units] == [index * 3_600 for index in range(len(units))]
+    assert [unit.codec for unit in units] == [H264] * 75 + [H265] * (len(units) - 75)
+    assert units[25].is_keyframe
+    assert units[25].parameter_sets != units[0].parameter_sets
+    assert units[75].is_keyframe
+    sound = [unit.pts for unit in demux(packets_of(bursts))[0] if unit.codec is PCMA]
+    assert sound == [index * 3_600 for index in range(75)]
+
+
+def test_quirk_reboot(loop: Loop) -> None:
+    """Silence of three seconds, then another SSRC, another sequence, times from zero."""
+    bursts = stream(loop, behaviour(["reboot"]), 8.0)
+    assert not any(burst.packets for burst in bursts if 3 * HZ <= burst.at < 6 * HZ)
+    (before, after) = (
+        [_rtp.parse(packet) for burst in bursts if is_later == (burst.at >= 6 * HZ) for packet in burst.packets]
+        for is_later in (False, True)
+    )
+    assert {packet.ssrc for packet in before if packet} == {SSRC}
+    assert SSRC not in {packet.ssrc for packet in after if packet}
+    assert after[0] is not None
+    assert after[0].timestamp == 0
+
+
+def test_quirk_audio_vanishes(loop: Loop) -> None:
+    units, _ = demux(packets_of(stream(loop, behaviour(["audio-vanishes"]), 6.0)))
+    assert max(unit.pts or 0 for unit in units if unit.codec is PCMA) < 4 * HZ
+    assert max(unit.pts or 0 for unit in units if unit.codec is H264) > 5 * HZ
+
+
+@pytest.mark.parametrize(
+    ("quirk", "before", "after"),
+    [
+        ("clock-forward", 3.96, 3_604.0),
+        ("clock-back", 7_203.96, 3_604.0),
+        ("clock-stands", 3.96, 4.0),
+        ("pts-wrap", 2**33 / HZ - 0.04, 2**33 / HZ),  # the demultiplexer unwraps it
+    ],
+)
+def test_quirks_of_the_clock(loop: Loop, quirk: str, before: float, after: float) -> None:
+    units = pictures_of(stream(loop, behaviour([quirk]), 6.0))
+    assert (units[99].pts or 0) / HZ == pytest.approx(before, abs=1e-4)
+    assert (units[100].pts or 0) / HZ == pytest.approx(after, abs=1e-4)

@@ -71,6 +71,28 @@ def test_a_hole_in_the_pictures_is_a_hole_in_the_silence() -> None:
     assert silence.follow(900_000) == [900_000]
 
 
+def test_at_the_end_sound_lasts_as_long_as_the_picture() -> None:
+    silence = Silence(STEREO)
+    for at in range(0, 60_000, 2_090):
+        assert silence.heard(at)
+    for picture in range(0, 90_000, 3_600):
+        assert silence.follow(picture) == []
+    made = silence.finish()
+    assert made[0] == pytest.approx(60_000, abs=2_500)
+    assert made[-1] + 2_090 >= 90_000
+    assert not silence.heard(61_000)  # what was late comes after all
+    assert silence.finish() == []
+    assert silence.heard(92_000)
+
+
+def test_nothing_is_made_up_where_no_sound_was_near() -> None:
+    assert Silence(STEREO).finish() == []
+    silence = Silence(STEREO)
+    silence.heard(0)
+    silence.follow(900_000)
+    assert [at // 3_600 for at in silence.finish()] == [250, 250]  # not over the hole before the last picture
+
+
 def test_times_never_overlap_whatever_comes() -> None:
     chance = random.Random(3)
     for _ in range(200):
@@ -109,6 +131,37 @@ def test_pictures_without_sound_get_a_track_of_it() -> None:
     assert {packet.data for packet in sound} == {FRAMES[1]}
     assert len(sound) == 3_960 // 128 + 1
     assert [packet.pts for packet in sound] == [pytest.approx(n * 128, abs=1) for n in range(len(sound))]
+
+
+@pytest.mark.parametrize("is_end", [True, False])
+def test_hls_has_no_picture_without_sound_before_a_discontinuity_or_the_end(is_end: bool) -> None:
+    """Sound that is encoded here is late: what has not come yet is silence, and left out when it comes."""
+    spec = PatternSpec(audio=AAC, width=320, height=180, seconds=2)
+    units = [unit.with_times(unit.pts or 0, unit.dts or 0) for unit in timed_units(spec)]
+    pictures = [unit for unit in units if unit.codec is H264]
+    sounds = [unit for unit in units if unit.codec is AAC]
+    late = sorted((*pictures, *sounds), key=lambda unit: (unit.dts or 0) + (36_000 if unit.codec is AAC else 0))
+    stream, viewer = Stream("late"), Viewer()
+    stream.promise(True)
+    muxed = Feeds().get(stream, "hls")
+    muxed.attach(viewer)
+    end = next(index for index, unit in enumerate(late) if unit is pictures[-1]) + 1
+    feed(stream, late[:end])
+    if is_end:
+        stream.close()
+    else:
+        other = timed_units(PatternSpec(audio=AAC, width=480, height=270, seconds=2))
+        feed(stream, [unit.with_times((unit.pts or 0) + 180_000, (unit.dts or 0) + 180_000) for unit in other[:1]])
+        feed(stream, late[end:])
+    inits = [index for index, chunk in enumerate(viewer.chunks) if chunk.is_init]
+    before = viewer.chunks[: inits[1]] if not is_end else viewer.chunks
+    last: dict[int, int] = {}
+    for chunk in before:
+        if chunk.dts is not None:
+            last[chunk.track_id] = chunk.dts + chunk.duration
+    assert min(last.values()) >= 176_400
+    after = [chunk for chunk in viewer.chunks[len(before) + 1 :] if chunk.track_id == 0xC0]
+    assert all((chunk.dts or 0) >= last[0xC0] for chunk in after)
 
 
 def test_real_sound_is_left_alone() -> None:
