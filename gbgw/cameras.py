@@ -2,6 +2,7 @@
 snapshots, upgrades, and the audit log of it all."""
 
 import asyncio
+import dataclasses
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Any, Final, Self
 from gbgw.base.errors import RequestError
 from gbgw.base.tally import Tally
 from gbgw.commands import Commands
-from gbgw.gb import answers, schema
+from gbgw.gb import answers, notices, schema
 from gbgw.gb.answers import DutyList, SnapshotsDone, UpgradeResult
 from gbgw.gb.control import Command
 from gbgw.gb.manscdp import DeviceStatus, Document, Edition, Field
@@ -62,6 +63,12 @@ class CameraDesk:
                 self._snapshots.finished(device_id, answers.read(SnapshotsDone, document.element))
             case "DeviceUpgradeResult":
                 self._upgrades.reported(device_id, answers.read(UpgradeResult, document.element))
+            case "Alarm":
+                found = notices.alarm(document, device_id)
+                self._events.emit("device.alarm", id=device_id, alarm=dataclasses.asdict(found))
+            case "MobilePosition":
+                for position in notices.positions(document, device_id):
+                    self._events.emit("device.position", id=device_id, position=dataclasses.asdict(position))
 
     def gone(self, device_id: str) -> None:
         self._steering.gone(device_id)

@@ -6,11 +6,12 @@ import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from gbgw.base.errors import GatewayError, RequestError
 from gbgw.directory import PTZ_TYPES, DeviceEntry
 from gbgw.gb import ids
+from gbgw.gb.catalog import Tree, build_tree
 from gbgw.gb.manscdp import CatalogItem
 from gbgw.serve import source
 from gbgw.serve.source import (
@@ -139,6 +140,18 @@ class ControlDesk:
         self._known(device_id)
         await self._gateway.devices.refresh_catalog(device_id)
         return self.channels(device_id)
+
+    def catalog_state(self, device_id: str) -> source.CatalogState:
+        entry = self._known(device_id)
+        progress = self._gateway.devices.interviews.progress(device_id)
+        received, promised = progress if progress is not None else (None, None)
+        return source.CatalogState(entry.catalog, len(entry.channels), progress is not None, received, promised)
+
+    async def tree(self, device_id: str) -> Sequence[source.TreeNode]:
+        entry = self._known(device_id)
+        items, platform_id = tuple(entry.channels.values()), self._gateway.config.sip.id
+        found = await asyncio.to_thread(build_tree, items, device_id, platform_id)
+        return [_node(entry, found, item_id) for item_id in sorted(found.items)]
 
     async def request_keyframe(self, device_id: str, channel_id: str) -> None:
         await self._gateway.request_keyframe(device_id, channel_id)
@@ -292,6 +305,31 @@ def _channel(entry: DeviceEntry, item: CatalogItem) -> Channel:
         item.model,
         item.address,
     )
+
+
+def _node(entry: DeviceEntry, tree: Tree, item_id: str) -> source.TreeNode:
+    item = tree.items[item_id]
+    kind = _KINDS.get(ids.type_code(item_id) or 0, "other")
+    if ids.is_region(item_id):
+        kind = "region"
+    elif kind == "other" and ids.is_channel(item_id):
+        kind = "channel"
+    return source.TreeNode(
+        item_id,
+        item.name,
+        kind,
+        tree.parents[item_id],
+        len(tree.children.get(item_id, ())),
+        item.online and entry.online,
+        entry.playable(item_id),
+    )
+
+
+_KINDS: Final[dict[int, Literal["region", "system", "group", "organisation", "channel", "other"]]] = {
+    200: "system",
+    ids.BUSINESS_GROUP: "group",
+    ids.VIRTUAL_ORGANISATION: "organisation",
+}
 
 
 def _tracks(stream: StreamView) -> tuple[TrackInfo, ...]:

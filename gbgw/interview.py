@@ -41,6 +41,7 @@ class Interviews:
         self._line: asyncio.Queue[str] = asyncio.Queue(LINE)
         self._waiting: set[str] = set()
         self._catalogs: dict[str, asyncio.Lock] = {}
+        self._reading: dict[str, CatalogQuery] = {}  # catalogs on their way
         self._tasks = asyncio.TaskGroup()
         self._log = log.get("interview")
 
@@ -68,6 +69,11 @@ class Interviews:
             self._tally.add("interview.line_full")
             return
         self._waiting.add(device_id)
+
+    def progress(self, device_id: str) -> tuple[int, int | None] | None:
+        """Channels of a catalog that is being read, so far, and how many are promised; None when none is."""
+        machine = self._reading.get(device_id)
+        return machine.progress if machine is not None else None
 
     def forget(self, device_id: str) -> None:
         self._questions.forget(device_id)
@@ -109,7 +115,14 @@ class Interviews:
 
     async def _collect(self, entry: DeviceEntry, question: Question) -> CatalogDone:
         loop = asyncio.get_running_loop()
-        machine = CatalogQuery(entry.id, question.sn, loop.time())
+        machine = self._reading[entry.id] = CatalogQuery(entry.id, question.sn, loop.time())
+        try:
+            return await self._read(machine, entry, question)
+        finally:
+            del self._reading[entry.id]
+
+    async def _read(self, machine: CatalogQuery, entry: DeviceEntry, question: Question) -> CatalogDone:
+        loop = asyncio.get_running_loop()
         try:
             await self._send(entry, question)
         except PeerError as error:

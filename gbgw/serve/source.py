@@ -177,6 +177,33 @@ class Channel:
 
 
 @dataclass(frozen=True, slots=True)
+class CatalogState:
+    """How far a device's list of channels can be trusted, and how far a reading of it has come.
+
+    received, promised: of the catalog being read now; None when none is, or before the device said how many.
+    """
+
+    state: Literal["unknown", "partial", "complete"]
+    channels: int
+    reading: bool = False
+    received: int | None = None
+    promised: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TreeNode:
+    """One item of a device's directory; it hangs under each of its parents, the device's id being the root."""
+
+    id: str
+    name: str
+    kind: Literal["region", "system", "group", "organisation", "channel", "other"]
+    parents: tuple[str, ...]
+    children: int
+    online: bool
+    playable: bool
+
+
+@dataclass(frozen=True, slots=True)
 class TrackInfo:
     kind: Literal["video", "audio"]
     codec: str  # name of its row in base/codec.py: "H264", "PCMA" ...
@@ -279,6 +306,10 @@ class Control(Protocol):
     def channel(self, device_id: str, channel_id: str) -> Channel | None: ...
     async def refresh_catalog(self, device_id: str) -> Sequence[Channel]:
         """Ask the device for its catalog and wait for the whole answer. Raises PeerError when it stays away."""
+
+    def catalog_state(self, device_id: str) -> CatalogState: ...
+    async def tree(self, device_id: str) -> Sequence[TreeNode]:
+        """Its directory as a tree without cycles, ordered by id."""
 
     async def request_keyframe(self, device_id: str, channel_id: str) -> None:
         """The IFrame command of the standard (GB/T 28181-2022 A.2.3.1.7), to one channel."""

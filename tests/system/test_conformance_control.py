@@ -432,3 +432,43 @@ async def test_who_may_not_control_is_refused_and_offline_devices_say_so(gateway
             assert await api.refused(method, path, 504, **body_of(body)) == "device_offline"
         entries = (await api("GET", f"{CONTROL}/audit?limit=5"))["items"]
         assert {entry["result"] for entry in entries} == {"device_offline"}
+
+
+@pytest.mark.conformance(46, 50)
+async def test_alarms_and_positions_of_both_editions_are_told(gateway_at: GatewayAt) -> None:
+    place = "<Longitude>121.1</Longitude><Latitude>31.2</Latitude>"
+    head = f"<SN>1</SN><DeviceID>{DEVICE}</DeviceID>"
+    told_ = [
+        f"<CmdType>Alarm</CmdType>{head}<AlarmPriority>1</AlarmPriority><AlarmMethod>12</AlarmMethod>",
+        f"<CmdType>Alarm</CmdType>{head}<AlarmPriority>1</AlarmPriority><AlarmMethod>1/2</AlarmMethod>",
+        f"<CmdType>MobilePosition</CmdType>{head}<Time>2026-02-03T08:15:30</Time>{place}",
+        f'<CmdType>MobilePosition</CmdType>{head}<SumNum>1</SumNum><DeviceList Num="1"><Item>'
+        f"<DeviceID>{CHANNEL}</DeviceID>{place}</Item></DeviceList>",
+    ]
+    async with gateway_at() as gateway, controlled(gateway) as (camera, api):
+        seen: list[Any] = []
+
+        async def follow() -> None:
+            async for event in gateway.events.follow():
+                if event.type in ("device.alarm", "device.position"):
+                    seen.append((event.type, event.data))
+
+        following = asyncio.create_task(follow(), name="test:follow")
+        await asyncio.sleep(0)
+        for inside in told_:
+            camera.send(camera.message(f"<Notify>{inside}</Notify>"))
+            await camera.expect(200)
+        await fact(lambda: len(seen) == 4, "four events")
+        following.cancel()
+        assert [data["alarm"]["methods"] for kind, data in seen if kind == "device.alarm"] == [(1, 2), (1, 2)]
+        positions = [data["position"] for kind, data in seen if kind == "device.position"]
+        assert [(data["device_id"], data["longitude"], data["latitude"]) for data in positions] == [
+            (DEVICE, 121.1, 31.2),
+            (CHANNEL, 121.1, 31.2),
+        ]
+        for version, text in (("3.0", "1/2"), ("2.0", "12")):
+            gateway.directory.get(DEVICE).edition = version
+            async with while_asked(api("POST", f"{HERE}/alarm-reset?method=1/2", 204)):
+                message = await told(camera)
+                assert element(message, "AlarmMethod") == text
+                says(camera, "DeviceControl", element(message, "SN"))

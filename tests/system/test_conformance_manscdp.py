@@ -12,6 +12,7 @@ from gbgw.base import limits
 from gbgw.base.errors import GatewayError
 from tests.support.peer import Camera, Text
 from tests.system.conftest import CHANNEL, DEVICE, PASSWORD
+from tests.system.control import api_of
 from tests.system.steps import fact, online, server_of
 
 GatewayAt = Callable[..., Any]
@@ -148,6 +149,52 @@ async def test_a_catalog_without_items_is_complete(gateway_at: GatewayAt) -> Non
     async with gateway_at() as gateway, asked_for_catalog(gateway) as (camera, sn, _):
         camera.send(camera.catalog_part(sn, 0, []))
         assert await complete(gateway) == {}
+
+
+@pytest.mark.conformance(38)
+async def test_the_directory_is_a_tree_by_the_api(gateway_at: GatewayAt) -> None:
+    """A region, a group, an organisation that is its own grandparent, a camera under two of them, one under nobody
+    known; and how far the catalog has come while it is read."""
+    group, high, low = "34020000002150000001", "34020000002160000001", "34020000002160000002"
+
+    def node(own: str, *fields: str) -> str:
+        return f"<Item><DeviceID>{own}</DeviceID><Name>{own[-4:]}</Name>{''.join(fields)}<Status>ON</Status></Item>"
+
+    first = [
+        node("3402"),
+        node("340200"),
+        node(group, f"<ParentID>{DEVICE}</ParentID>"),
+        node(high, f"<ParentID>{low}</ParentID><BusinessGroupID>{group}</BusinessGroupID>"),
+    ]
+    second = [
+        node(low, f"<ParentID>{high}</ParentID><BusinessGroupID>{group}</BusinessGroupID>"),
+        node(CHANNEL, f"<ParentID>{DEVICE}/{high}/{low}</ParentID><CivilCode>340200</CivilCode>"),
+        node(SECOND, "<ParentID>99999999999999999999</ParentID><CivilCode>340200</CivilCode>"),
+    ]
+    path = f"/api/v1/devices/{DEVICE}"
+    async with gateway_at() as gateway, asked_for_catalog(gateway) as (camera, sn, _), api_of(gateway) as api:
+        camera.send(camera.message(document(sn, "".join(first), 7)))
+        await fact(lambda: gateway.devices.interviews.progress(DEVICE) == (4, 7), "four of seven")
+        assert await api("GET", f"{path}/catalog") == {
+            "state": "unknown", "channels": 0, "reading": True, "received": 4, "promised": 7,
+        }  # fmt: skip
+        camera.send(camera.message(document(sn, "".join(second), 7)))
+        await complete(gateway)
+        found = {each["id"]: each for each in (await api("GET", f"{path}/tree"))["items"]}
+        assert {own: each["kind"] for own, each in found.items()} == {
+            "3402": "region", "340200": "region", group: "group", high: "organisation", low: "organisation",
+            CHANNEL: "channel", SECOND: "channel",
+        }  # fmt: skip
+        assert found["340200"]["parents"] == ["3402"]
+        assert set(found[CHANNEL]["parents"]) == {high, low}
+        assert found[SECOND]["parents"] == ["340200"]
+        for own in found:  # every walk upwards ends at the device
+            seen, at = {own}, own
+            while at != DEVICE:
+                at = found[at]["parents"][0]
+                assert at not in seen
+                seen.add(at)
+        assert (await api("GET", f"{path}/catalog"))["reading"] is False
 
 
 @pytest.mark.conformance(39)

@@ -1,6 +1,8 @@
 import type {
-  Channel, Device, Diagnosis, Page, PlayToken, Scope, Stream, Token, TokenCreated, Transport, Viewer, WhoAmI,
+  Channel, Device, DeviceStatus, Diagnosis, Page, PlayToken, Preset, Scope, Steered, Stream, Token,
+  TokenCreated, Transport, Viewer, WhoAmI,
 } from "./types";
+import type { SteerApi } from "../steer";
 
 /** What the gateway refused, or `status` 0 where it could not be reached. `code` is stable; message is English. */
 export class ApiError extends Error {
@@ -103,6 +105,27 @@ export class Api {
   refreshCatalog = (id: string): Promise<Channel[]> => this.all(`/devices/${id}/catalog`, "POST");
   keyframe = (device: string, channel: string): Promise<void> =>
     this.send("POST", `/devices/${device}/channels/${channel}/iframe`);
+
+  /** Steering one camera; `session` names this page among those of the token. */
+  steer = (device: string, channel: string, session: string): SteerApi => {
+    const path = `/devices/${device}/channels/${channel}/ptz?session=${session}`;
+    return {
+      move: (motion, seconds) => this.send<Steered>("PUT", path, { ...motion, seconds }),
+      letGo: () => void this.fetch(path, { method: "DELETE", keepalive: true }).catch(() => undefined), // its lease ends anyway
+    };
+  };
+  presets = (device: string, channel: string): Promise<Preset[]> => this.all(`/devices/${device}/channels/${channel}/presets`);
+  private preset = (device: string, channel: string, session: string, tail: string): string =>
+    `/devices/${device}/channels/${channel}/presets/${tail}?session=${session}`;
+  goToPreset = (device: string, channel: string, session: string, id: number): Promise<void> =>
+    this.send("POST", this.preset(device, channel, session, `${id}/goto`));
+  setPreset = (device: string, channel: string, session: string, id: number, name: string): Promise<void> =>
+    this.send("PUT", this.preset(device, channel, session, `${id}`), { name });
+  deletePreset = (device: string, channel: string, session: string, id: number): Promise<void> =>
+    this.send("DELETE", this.preset(device, channel, session, `${id}`));
+  deviceStatus = (device: string, channel: string): Promise<DeviceStatus> =>
+    this.send("GET", `/devices/${device}/channels/${channel}/status`);
+  reboot = (device: string): Promise<void> => this.send("POST", `/devices/${device}/reboot`);
 
   streams = (): Promise<Stream[]> => this.all("/streams");
   stream = (key: string, signal?: AbortSignal): Promise<Stream> => this.send("GET", `/streams/${key}`, undefined, signal);

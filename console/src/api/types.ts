@@ -141,3 +141,37 @@ export interface GatewayEvent {
   time: string;
   data: Record<string, unknown>;
 }
+
+/** Speeds in percent: right, up, closer, to the far and open are positive. */
+export interface Motion {
+  pan: number;
+  tilt: number;
+  zoom: number;
+  focus: number;
+  iris: number;
+}
+
+export interface Steered {
+  moving: boolean;
+  holder: string | null;
+  priority: number | null;
+  until: string | null;
+  mine: boolean;
+  motion: Motion;
+}
+
+export interface Preset {
+  id: number;
+  name: string;
+}
+
+export interface DeviceStatus {
+  ok: boolean;
+  online: boolean;
+  working: boolean;
+  reason: string;
+  encoding: boolean | null;
+  recording: boolean | null;
+  device_time: string;
+  alarm_inputs: { device_id: string; duty_status: string }[];
+}

@@ -1,4 +1,4 @@
-import type { JSX } from "preact";
+import type { ComponentChildren, JSX } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { SessionProps } from "../app";
 import { toApiError } from "../api/client";
@@ -31,7 +31,13 @@ export function usePlayer(session: SessionProps): Player {
   return player;
 }
 
-export function PlayerView(props: { player: Player; title: string; session: SessionProps; onStop: () => void }): JSX.Element {
+export function PlayerView(props: {
+  player: Player;
+  title: string;
+  session: SessionProps;
+  onStop: () => void;
+  children?: ComponentChildren;
+}): JSX.Element {
   const { t, lang } = useWords();
   const { player, title, session } = props;
   const state = useStore(player.state);
@@ -171,6 +177,7 @@ export function PlayerView(props: { player: Player; title: string; session: Sess
         </div>
       </div>
       <Notes state={state} />
+      {props.children}
       <Statistics state={state} />
     </section>
   );

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit, urlunsplit
 from pydantic import Field
 
 from gbgw.base.errors import RequestError
-from gbgw.gb import control
+from gbgw.gb import control, notices
 from gbgw.gb.answers import SdCard, SdCards
 from gbgw.gb.control import Command
 from gbgw.serve.api.shapes import CAMERA, FORCE, GONE, Input, Page, channel_of, device_of, forced, number_of, page_of
@@ -57,10 +57,12 @@ async def set_channel_guard(call: Call) -> None:
 
 async def reset_alarm(call: Call) -> None:
     query = call.request.query
-    kinds = [query.get(name, "") for name in ("method", "type")]
-    if any(len(kind) > 16 or not set(kind) <= set("0123456789/") for kind in kinds):
+    method, kind = query.get("method", ""), query.get("type", "")
+    if any(len(text) > 16 or not set(text) <= set("0123456789/") for text in (method, kind)):
         raise RequestError("method and type are digits, joined by /.", code="bad_query")
-    await _tell(call, control.reset_alarm(*kinds))
+    edition = call.serving.cameras.edition(device_of(call).id)
+    wanted = notices.methods(method)
+    await _tell(call, control.reset_alarm(notices.methods_text(wanted, edition) if wanted else "", kind))
 
 
 async def reset_channel_alarm(call: Call) -> None:

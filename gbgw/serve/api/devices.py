@@ -6,7 +6,7 @@ from pydantic import Field
 
 from gbgw.serve.api.shapes import CAMERA, GONE, Input, Name, Page, Password, channel_of, device_of, page_of
 from gbgw.serve.openapi import Call, Route
-from gbgw.serve.source import Channel, Device, DeviceChange, NewDevice, Transport
+from gbgw.serve.source import CatalogState, Channel, Device, DeviceChange, NewDevice, Transport, TreeNode
 
 
 class DeviceInput(Input):
@@ -52,6 +52,14 @@ async def delete_device(call: Call) -> None:
 async def refresh_catalog(call: Call) -> Any:
     await call.serving.control.refresh_catalog(device_of(call).id)
     return await list_channels(call)
+
+
+async def get_catalog(call: Call) -> Any:
+    return call.serving.control.catalog_state(device_of(call).id)
+
+
+async def list_tree(call: Call) -> Any:
+    return page_of(call, await call.serving.control.tree(device_of(call).id), lambda node: node.id)
 
 
 async def list_channels(call: Call) -> Any:
@@ -102,6 +110,25 @@ ROUTES: Final[tuple[Route, ...]] = (
         Page[Channel],
         paged=True,
         errors=CAMERA,
+    ),
+    Route(
+        "GET",
+        "/devices/{id}/catalog",
+        get_catalog,
+        "How far the list of channels can be trusted, and a reading of it has come",
+        "view",
+        CatalogState,
+        errors=GONE,
+    ),
+    Route(
+        "GET",
+        "/devices/{id}/tree",
+        list_tree,
+        "The directory of a device as a tree: regions, groups, organisations, channels",
+        "view",
+        Page[TreeNode],
+        paged=True,
+        errors=GONE,
     ),
     Route(
         "GET",

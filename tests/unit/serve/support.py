@@ -23,6 +23,7 @@ from gbgw.serve.context import Serving
 from gbgw.serve.http import HttpServer
 from gbgw.serve.source import (
     AudioChoice,
+    CatalogState,
     Cause,
     Channel,
     Device,
@@ -34,6 +35,7 @@ from gbgw.serve.source import (
     Sample,
     StreamInfo,
     TokenRow,
+    TreeNode,
 )
 from gbgw.serve.whep import WhepBackend
 from tests.support.streams import feed, timed_units
@@ -178,6 +180,12 @@ class FakeControl:
         if device_id not in self.known or channel_id != CHANNEL:
             return None
         return Channel(CHANNEL, device_id, "Lens", True, True, None, False)
+
+    def catalog_state(self, device_id: str) -> CatalogState:
+        return CatalogState("complete", 1)
+
+    async def tree(self, device_id: str) -> Sequence[TreeNode]:
+        return [TreeNode(CHANNEL, "Lens", "channel", (device_id,), 0, True, True)]
 
     async def refresh_catalog(self, device_id: str) -> Sequence[Channel]:
         if self.failure is not None:
