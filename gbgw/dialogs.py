@@ -10,6 +10,7 @@ from gbgw.base.errors import GatewayError
 from gbgw.base.tally import Tally
 from gbgw.serve.source import StreamKey
 from gbgw.sip.dialog import contact_of
+from gbgw.sip.events import DialogOpened, DialogOver
 from gbgw.sip.flow import Flow
 from gbgw.sip.message import Request, Response, Uri
 from gbgw.store.base import Store, StoredDialog, StoreError
@@ -25,10 +26,10 @@ class Dialogs:
     def __init__(self, store: Store, tally: Tally) -> None:
         self._store = store
         self._tally = tally
-        self._open: dict[str, StoredDialog] = {}
+        self._open: dict[int, StoredDialog] = {}  # by handle, until the user agent knows of them no more
         self._orphans: dict[str, list[StoredDialog]] = {}  # of the last life, by device; as many as the store had
 
-    async def dialog_opening(self, key: str, request: Request, flow: Flow, ssrc: str, port: int) -> None:
+    async def dialog_opening(self, handle: int, key: str, request: Request, flow: Flow, ssrc: str, port: int) -> None:
         """Return when it is on disk, or when the disk had its time (ADR 9): the INVITE may leave."""
         dialog = StoredDialog(
             request.call_id,
@@ -42,7 +43,7 @@ class Dialogs:
             ssrc=ssrc,
             port=port,
         )
-        self._open[key] = dialog
+        self._open[handle] = dialog
         try:
             async with asyncio.timeout(limits.DIALOG_WRITE_SECONDS):
                 await self._store.dialog_opening(dialog)
@@ -50,14 +51,24 @@ class Dialogs:
             reason = str(error) or f"not written within {limits.DIALOG_WRITE_SECONDS} s"
             self._tally.add("dialog.unwritten", detail=f"{key}: {reason}")
 
-    def dialog_confirmed(self, key: str, response: Response) -> None:
-        dialog = self._open.get(key)
-        if dialog is not None:
-            self._open[key] = replace(dialog, remote_tag=response.to_.tag or "", remote_target=contact_of(response))
-            self._store.dialog_confirmed(self._open[key])
+    def heard(self, told: DialogOpened | DialogOver) -> None:
+        """Take the user agent's word: a dialog is in the store until its camera has answered the BYE, or never will.
 
-    def dialog_closed(self, key: str) -> None:
-        dialog = self._open.pop(key, None)
+        That may be long after its session: the BYE waits for a camera that lost its connection.
+        """
+        dialog = self._open.get(told.handle)
+        if dialog is None:
+            return
+        match told:
+            case DialogOpened(handle, response):
+                opened = replace(dialog, remote_tag=response.to_.tag or "", remote_target=contact_of(response))
+                self._open[handle] = opened
+                self._store.dialog_confirmed(opened)
+            case DialogOver(handle):
+                self.dialog_unused(handle)
+
+    def dialog_unused(self, handle: int) -> None:
+        dialog = self._open.pop(handle, None)
         if dialog is not None:
             self._store.dialog_closed(dialog.call_id, dialog.local_tag)
 

@@ -131,6 +131,7 @@ class Gateway:
                     self.config.sip.listen,
                     on_incoming=self.devices.request,
                     on_flow_closed=self.devices.flow_closed,
+                    on_dialog=self._dialogs.heard,
                     advertise=self.config.sip.advertise,
                     tally=self.tally,
                 )

@@ -97,11 +97,14 @@ class Signalling(Protocol):
 
 
 class Dialogs(Protocol):
-    """The store's part: a dialog is written before its INVITE leaves, so that a restart can end it."""
+    """The store's part: a dialog is written before its INVITE leaves, so that a restart can end it. What becomes of it
+    then, and when its camera has heard the BYE, is told by the user agent."""
 
-    async def dialog_opening(self, key: str, request: Request, flow: Flow, ssrc: str, port: int) -> None: ...
-    def dialog_confirmed(self, key: str, response: Response) -> None: ...
-    def dialog_closed(self, key: str) -> None: ...
+    async def dialog_opening(
+        self, handle: int, key: str, request: Request, flow: Flow, ssrc: str, port: int
+    ) -> None: ...
+    def dialog_unused(self, handle: int) -> None:
+        """Its INVITE never left."""
 
 
 CallEvent = agent.Provisional | agent.Final | agent.Failed | agent.Ended
@@ -376,7 +379,9 @@ class Session:
             offer,
             self._config.sip.invite_seconds,
         )
-        await self._dialogs.dialog_opening(self.key, self._invite.request, flow, self._ssrc.text, self.ingest.port)
+        await self._dialogs.dialog_opening(
+            self._invite.handle, self.key, self._invite.request, flow, self._ssrc.text, self.ingest.port
+        )
         return self._invite
 
     def _offer(self, address: str, port: int, ssrc: str) -> sdp.SessionDescription:
@@ -419,11 +424,8 @@ class Session:
         event: CallEvent | Tick | None = None
         while event is not TICK:
             event = self._words.popleft() if self._words else TICK
-            match event:
-                case agent.Provisional():
-                    self._step("provisional", clock())
-                case agent.Final() if event.response.status < 300:
-                    self._dialogs.dialog_confirmed(self.key, event.response)
+            if isinstance(event, agent.Provisional):
+                self._step("provisional", clock())
             await self._perform(call.push(event, clock()))
 
     async def _perform(self, effects: Sequence[invite.Effect]) -> None:
@@ -576,6 +578,8 @@ class Session:
         call = self._invite
         if call is None:
             return
+        if call.state is invite.State.IDLE:
+            self._dialogs.dialog_unused(call.handle)
         clock = asyncio.get_running_loop().time
         try:
             async with asyncio.timeout(limits.GOODBYE_SECONDS):
@@ -588,8 +592,6 @@ class Session:
                         await self._news.wait()
         except TimeoutError:
             self._tally.add("session.goodbye_unanswered", detail=self.key)  # the user agent goes on repeating it
-        finally:
-            self._dialogs.dialog_closed(self.key)
 
     async def _close_ingest(self) -> None:
         if self.ingest is None:

@@ -31,6 +31,7 @@ from gbgw.sip.message import Message, Request, Response
 
 CallEvent = agent.Provisional | agent.Final | agent.Failed | agent.Ended
 Told = CallEvent | agent.Acknowledged | agent.Cancelled
+DialogTold = agent.DialogOpened | agent.DialogOver
 Listener = Callable[[CallEvent], None]
 
 _SWEEP_SECONDS: Final = 5.0
@@ -109,6 +110,7 @@ class SipStack:
     listen: "udp://host:port" and "tcp://host:port"; port 0 takes a free one, told by `flow_to` and `ports`.
     on_incoming: takes a request and returns at once; `reply` answers it later. on_flow_closed: a connection is gone.
     on_event: takes what concerns requests of peers (Acknowledged, Cancelled, Ended) and has no listener.
+    on_dialog: takes what becomes of the dialogs of named peers, from their 2xx to their last trace.
     advertise: host in Via and Contact; empty: per peer, by route.
     """
 
@@ -119,6 +121,7 @@ class SipStack:
         on_incoming: Callable[[Incoming], None],
         on_flow_closed: Callable[[Flow], None] | None = None,
         on_event: Callable[[Told], None] | None = None,
+        on_dialog: Callable[[DialogTold], None] | None = None,
         advertise: str = "",
         tally: Tally | None = None,
         product: str = PRODUCT,
@@ -129,6 +132,7 @@ class SipStack:
         self._on_incoming = on_incoming
         self._on_flow_closed = on_flow_closed
         self._on_event = on_event
+        self._on_dialog = on_dialog
         self._advertise = advertise
         self._inbox: asyncio.Queue[Event] = asyncio.Queue()  # bounded for the network: see `received`
         self._listeners: dict[int, tuple[Listener, bool]] = {}
@@ -320,6 +324,10 @@ class SipStack:
                 self._send(data, flow)
             case Incoming():
                 self.guarded(lambda: self._on_incoming(effect))
+            case agent.DialogOpened() | agent.DialogOver():
+                if self._on_dialog is not None:
+                    take = self._on_dialog
+                    self.guarded(lambda: take(effect))
             case agent.Counted(name, detail):
                 self.tally.add(name, detail=detail, now=asyncio.get_running_loop().time())
             case _:

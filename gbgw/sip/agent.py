@@ -18,6 +18,8 @@ from gbgw.sip.events import (
     Ask,
     Cancelled,
     Counted,
+    DialogOpened,
+    DialogOver,
     Effect,
     End,
     Ended,
@@ -39,8 +41,8 @@ from gbgw.sip.parse import serialize
 from gbgw.sip.transaction import T1, Action, Input, Kind, State, Transaction
 
 __all__ = [
-    "Acknowledged", "Ask", "Cancelled", "Counted", "Effect", "End", "Ended", "Event", "Failed", "Final", "FlowClosed",
-    "Incoming", "Provisional", "Rebound", "Received", "Reply", "Send", "UserAgent",
+    "Acknowledged", "Ask", "Cancelled", "Counted", "DialogOpened", "DialogOver", "Effect", "End", "Ended", "Event",
+    "Failed", "Final", "FlowClosed", "Incoming", "Provisional", "Rebound", "Received", "Reply", "Send", "UserAgent",
 ]  # fmt: skip
 
 _DONE = Request()  # stands in for a request whose answer is sent: 160,000 of them wait for timer J at full load
@@ -432,9 +434,11 @@ class UserAgent:
             effect: Effect = Failed(owner.handle, reason)
             if not owner.wanted:
                 effect = Ended(owner.handle, "transport" if reason == "transport" else "cancelled")
+            self._effects.append(effect)
+            if not owner.over and owner.peer:
+                self._effects.append(DialogOver(owner.handle))
             owner.wanted = False
             owner.over = True
-            self._effects.append(effect)
         elif isinstance(owner, Asked):
             self._asked.pop(owner.handle, None)
             self._effects.append(Failed(owner.handle, reason))
@@ -462,6 +466,8 @@ class UserAgent:
             call.over = True
             made = Final(call.handle, response, call.flow) if call.wanted else Ended(call.handle, "cancelled")
             self._effects.append(made)
+            if call.peer:
+                self._effects.append(DialogOver(call.handle))
 
     def _on_success(self, call: Call, response: Response, now: float) -> None:
         """Take a 2xx: the first opens the dialog, a repeated one is ACKed again, any other is ACKed and ended."""
@@ -492,6 +498,8 @@ class UserAgent:
         self._calls.pop(call.handle, None)
         if call.inside is None:
             self._dialogs.add(dialog)
+            if call.peer:
+                self._effects.append(DialogOpened(call.handle, response))
         if call.wanted:
             self._effects.append(Final(call.handle, response, call.flow))
         else:
@@ -542,11 +550,15 @@ class UserAgent:
     def _close(self, dialog: Dialog, reason: _EndReason, *, told: bool = True) -> None:
         """Forget a dialog and what was under way for it."""
         self._stranded.pop(dialog.handle, None)
-        if self._dialogs.remove(dialog) and told:
+        if not self._dialogs.remove(dialog):
+            return
+        if told:
             self._tell_end(dialog, reason)
             accept = self._accepts.get(dialog.handle)
             if accept is not None:
                 self._ledger.drop(accept)
+        if dialog.peer:
+            self._effects.append(DialogOver(dialog.handle))
 
     def _tell_end(self, dialog: Dialog, reason: _EndReason) -> None:
         if not dialog.told:

@@ -158,6 +158,22 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
+class DialogOpened:
+    """An INVITE of ours to a named peer (Ask.peer) opened a dialog, whether anybody still wants it or not."""
+
+    handle: int
+    response: Response
+
+
+@dataclass(frozen=True, slots=True)
+class DialogOver:
+    """Nothing is left of an INVITE of ours to a named peer: it opened no dialog and will not, or its BYE was answered
+    or given up. Told once, also where Ended came long before, as of a peer who lost his connection."""
+
+    handle: int
+
+
+@dataclass(frozen=True, slots=True)
 class Counted:
     """A name for the tally, with what was seen."""
 
@@ -165,4 +181,16 @@ class Counted:
     detail: str = ""
 
 
-Effect = Send | Incoming | Provisional | Final | Failed | Acknowledged | Cancelled | Ended | Counted
+Effect = (
+    Send
+    | Incoming
+    | Provisional
+    | Final
+    | Failed
+    | Acknowledged
+    | Cancelled
+    | Ended
+    | DialogOpened
+    | DialogOver
+    | Counted
+)

@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gbgw.base.machine import TICK
-from gbgw.sip.agent import Ask, End, FlowClosed, Incoming, Received, Reply, UserAgent
+from gbgw.sip.agent import Ask, DialogOver, End, FlowClosed, Incoming, Received, Reply, UserAgent
 from gbgw.sip.fields import NameAddr, Uri, Via
 from gbgw.sip.flow import Flow
 from gbgw.sip.message import Headers, Message, Request, Response
@@ -208,13 +208,18 @@ steps = st.lists(
 def test_whatever_happens_the_agent_comes_to_rest(story: list[tuple[str, int, int, float]]) -> None:
     bench = Bench()
     handles: list[int] = []
+    named: list[int] = []  # INVITEs to a peer with a name
     waiting: list[Incoming] = []
     flows = [UDP, TCP, UDP_OTHER]
     for step, number, status, pause in story:
         flow = flows[number % 3]
         if step in ("ask", "invite"):
             handles.append(bench.agent.new_handle())
-            bench.push(Ask(handles[-1], message() if step == "ask" else invite(), flow))
+            if step == "ask":
+                bench.push(Ask(handles[-1], message(), flow))
+            else:
+                bench.push(Ask(handles[-1], invite(), flow, peer="" if number % 2 else DEVICE))
+                named += [] if number % 2 else [handles[-1]]
         elif step == "end":
             bench.push(End(handles[number % len(handles)] if handles and number < 6 else number))
         elif step == "reply" and waiting:
@@ -243,6 +248,7 @@ def test_whatever_happens_the_agent_comes_to_rest(story: list[tuple[str, int, in
     bench.run_out(limit=10_000)
     assert bench.agent.idle
     assert bench.agent.figures() == {}
+    assert sorted(made.handle for _, made in bench.effects if isinstance(made, DialogOver)) == named
     agent = bench.agent
     ledger = agent._ledger
     books = (ledger.clients, ledger.servers, ledger.invites, ledger._connections)

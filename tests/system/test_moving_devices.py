@@ -87,6 +87,9 @@ async def test_a_camera_that_lost_its_connection_hears_the_bye_when_it_is_back(g
         assert sender.index > 0
         await watch.close()
         await fact(lambda: gateway._sip.agent.farewells == 0, "the dialog is over")
+        async with asyncio.timeout(5):
+            while await gateway._store.dialogs():  # noqa: ASYNC110 - the store tells nobody
+                await asyncio.sleep(0.02)
 
 
 async def again_with_bye(camera: Camera) -> None:
@@ -110,6 +113,31 @@ async def test_a_stranger_at_the_old_address_gets_nothing(gateway: Any) -> None:
         await watch.close()
         await over(gateway, camera)
         await stranger.nothing(0.1, "BYE")
+
+
+async def test_a_bye_that_waits_for_a_camera_outlives_a_crash(tmp_path: Path) -> None:
+    """The camera lost its connection, so its stream is over; the gateway dies before the camera is back."""
+    first, killed = tmp_path / "first", tmp_path / "killed"
+    for folder in (first, killed):
+        folder.mkdir()
+    async with (
+        Gateway(configuration(first)) as gateway,
+        online(gateway, transport="tcp") as camera,
+        playing(gateway, camera) as (watch, _, _),
+    ):
+        await camera.hang_up()
+        await fact(lambda: watch.stream.ended, "an offline device has no streams")
+        await watch.close()
+        await fact(lambda: gateway.resources()["sessions"] == 0, "the session is over")
+        assert gateway._sip.agent.farewells == 1
+        await gateway._store.flush()
+        for file in first.glob("gbgw.db*"):
+            (killed / file.name).write_bytes(file.read_bytes())
+    async with Gateway(configuration(killed)) as gateway:
+        async with Camera(DEVICE, server=server_of(gateway, "tcp"), transport="tcp") as camera:
+            await again_with_bye(camera)
+            await camera.serve_catalog([CHANNEL])
+        await all_back_but_questions(gateway)
 
 
 async def test_after_a_crash_a_camera_by_tcp_hears_the_bye_when_it_is_back(tmp_path: Path) -> None:

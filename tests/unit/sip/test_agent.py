@@ -8,6 +8,8 @@ from gbgw.sip.agent import (
     Acknowledged,
     Ask,
     Counted,
+    DialogOpened,
+    DialogOver,
     End,
     Ended,
     Failed,
@@ -590,7 +592,7 @@ def test_a_bye_waits_for_a_peer_without_connection() -> None:
     assert (bench.agent.dialogs, bench.agent.farewells) == (0, 1)
     bye = only([effect for effect in bench.push(Rebound(DEVICE, AGAIN)) if isinstance(effect, Send)], Send)
     assert bye.flow == AGAIN
-    assert bench.receive(answer(request_of([bye], "BYE"), 200), AGAIN) == []
+    assert bench.receive(answer(request_of([bye], "BYE"), 200), AGAIN) == [DialogOver(1)]
     assert (bench.agent.dialogs, bench.agent.farewells) == (0, 0)
 
 
@@ -614,6 +616,75 @@ def test_a_peer_that_never_comes_back_is_given_up(ended: bool) -> None:
     assert only([*told, *bench.run(0.2)], Ended).reason == "transport"
     assert (bench.agent.dialogs, bench.agent.farewells) == (0, 0)
     assert bench.agent.deadline is None or bench.agent.deadline > bench.now
+
+
+def of_dialogs(bench: Bench) -> list[str]:
+    return [type(made).__name__ for _, made in bench.effects if isinstance(made, DialogOpened | DialogOver)]
+
+
+OPENED_AND_OVER = ["DialogOpened", "DialogOver"]
+
+
+@pytest.mark.parametrize("how", ["answered", "by the peer", "unanswered", "given up"])
+def test_the_last_trace_of_a_dialog_is_told_once(how: str) -> None:
+    bench = Bench()
+    sent = watched(bench, TCP)
+    assert of_dialogs(bench) == ["DialogOpened"]
+    match how:
+        case "answered":
+            bye = request_of(bench.push(End(1)), "BYE")
+            assert of_dialogs(bench) == ["DialogOpened"]
+            bench.receive(answer(bye, 481), TCP)
+        case "by the peer":
+            bench.receive(peer_bye(sent), TCP)
+        case "unanswered":
+            bench.push(End(1))
+            bench.run(31)
+            assert of_dialogs(bench) == ["DialogOpened"]
+            bench.run(2)
+        case _:
+            bench.push(End(1))
+            bench.push(FlowClosed(TCP))
+            bench.run(limits.SIP_STRANDED_SECONDS - 1)
+            assert of_dialogs(bench) == ["DialogOpened"]
+            bench.run(2)
+    bench.run_out()
+    assert of_dialogs(bench) == OPENED_AND_OVER
+
+
+@pytest.mark.parametrize("status", [200, 486])
+def test_an_answer_that_comes_when_nobody_wants_it_is_told_too(status: int) -> None:
+    bench = Bench()
+    sent = request_of(bench.push(Ask(1, invite(), UDP, peer=DEVICE)), "INVITE")
+    bench.push(End(1))
+    made = bench.receive(answer(sent, status))
+    if status == 200:
+        assert of_dialogs(bench) == ["DialogOpened"]
+        bench.receive(answer(request_of(made, "BYE"), 200))
+    bench.run_out()
+    assert of_dialogs(bench) == (OPENED_AND_OVER if status == 200 else ["DialogOver"])
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+@pytest.mark.parametrize("flow", [UDP, TCP])
+def test_an_invite_that_opens_no_dialog_is_over_once(flow: Flow, wanted: bool) -> None:
+    bench = Bench()
+    bench.push(Ask(1, invite(), flow, peer=DEVICE))
+    if not wanted:
+        bench.push(End(1))
+    if flow is TCP:
+        bench.push(FlowClosed(TCP))
+    bench.run_out()
+    assert of_dialogs(bench) == ["DialogOver"]
+
+
+def test_of_peers_without_a_name_nothing_is_told() -> None:
+    bench = Bench()
+    sent = request_of(bench.push(Ask(1, invite(), UDP)), "INVITE")
+    bench.receive(answer(sent, 200))
+    bench.receive(answer(request_of(bench.push(End(1)), "BYE"), 200))
+    bench.run_out()
+    assert of_dialogs(bench) == []
 
 
 def test_provisional_answers_are_told() -> None:
