@@ -53,7 +53,7 @@ lint: $(STAMP)/python ## ruff and the import contracts
 
 types: $(STAMP)/python ## mypy --strict, and the stubs against the built cores
 	@$(BIN)/mypy
-	@$(BIN)/python -m mypy.stubtest gbgw._rtp gbgw._ps gbgw._flv gbgw._timeline gbgw._receiver gbgw._webrtc gbgw._load --mypy-config-file pyproject.toml \
+	@$(BIN)/python -m mypy.stubtest gbgw._rtp gbgw._ps gbgw._flv gbgw._fanout gbgw._timeline gbgw._receiver gbgw._webrtc gbgw._load --mypy-config-file pyproject.toml \
 	  --allowlist tools/stubtest-allow.txt --ignore-unused-allowlist
 
 check: lint types test ## everything a commit must pass

@@ -49,7 +49,7 @@ extensions = [
         define_macros=macros,
         depends=sorted(glob("gbgw/*.pxd")),
     )
-    for name in ("_rtp", "_ps", "_flv", "_timeline", "_receiver", "_webrtc", "_load")
+    for name in ("_rtp", "_ps", "_flv", "_fanout", "_timeline", "_receiver", "_webrtc", "_load")
 ]
 if SANITIZE:
     # Without coverage: the edges that are counted are the cores'.

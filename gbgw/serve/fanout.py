@@ -1,14 +1,17 @@
 """One bytes object per chunk, written on every viewer's transport (architecture.md decision 3).
 
 A Fanout is the one sink of a Feed. It writes to its viewers in slices of limits.FANOUT_SLICE and gives the loop its
-turn between them; no viewer has a task or a queue of its own. The transport's buffer tells who is slow: such a viewer
-gets nothing until a chunk that starts a GOP finds its buffer drained, so it never delays another.
+turn between them; no viewer has a task or a queue of its own. Where a transport's buffer is empty, all that was ever
+written to it is with the kernel: those sockets of a slice are written to by the core `_fanout` in one go, and what one
+of them does not take goes to its transport, as everything does for the others. The transport's buffer tells who is
+slow: such a viewer gets nothing until a chunk that starts a GOP finds its buffer drained, so it never delays another.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
+from gbgw import _fanout
 from gbgw.base import limits
 from gbgw.base.errors import GatewayError
 from gbgw.base.tally import Tally
@@ -38,6 +41,7 @@ class Connection:
     __slots__ = (
         "_allowance",
         "_entering",
+        "_fd",
         "_low",
         "_on_end",
         "_progress_at",
@@ -48,6 +52,7 @@ class Connection:
         "_waiting",
         "ended",
         "frame",
+        "socket",
         "viewer",
     )
 
@@ -63,7 +68,9 @@ class Connection:
         self.viewer = viewer
         self.frame = frame
         self.ended = False
+        self.socket = -1  # which to write to past the transport, whose buffer is empty; -1: the transport
         self._transport = transport
+        self._fd = _plain_socket(transport)
         self._on_end = on_end
         self._tally = tally
         self._allowance = 0  # bytes of the first burst that may still stand in the buffer
@@ -85,23 +92,24 @@ class Connection:
             self._write(data)
             self._allowance = self._transport.get_write_buffer_size()
 
-    def deliver(self, serial: int, chunk: Chunk, data: bytes, now: float) -> None:
-        """Take one chunk, in wire form; skip it where this viewer is behind."""
+    def wants(self, serial: int, chunk: Chunk, now: float) -> bool:
+        """Is this chunk to be written now? Not where this viewer has it, or is behind and skips it. If so, `socket`
+        says where to, until the loop's next turn."""
         if serial <= self._serial or self.ended:
-            return
+            return False
         self._serial = serial
         if self._transport.is_closing():
-            return
+            return False
+        size = self._transport.get_write_buffer_size()
+        self.socket = -1 if size else self._fd
         if chunk.is_init:
             self._started = True
             self._waiting = self._waiting and not chunk.starts_gop
-            self._write(data)  # small, and everything after it depends on it: slow viewers get it too
-            return
+            return True  # small, and everything after it depends on it: slow viewers get it too
         if chunk.starts_gop:
             self._entering = self._waiting
         elif chunk.is_leading and self._entering:
-            return
-        size = self._transport.get_write_buffer_size()
+            return False
         if not self._waiting:
             if size <= limits.VIEWER_BUFFER_BYTES:
                 self._allowance = 0
@@ -112,17 +120,22 @@ class Connection:
                 self.viewer.skips += 1
                 self._tally.add("http.viewer_skips", detail=self.viewer.key, now=now)
                 self._drop()
-                return
-            self._write(data)
-            return
+                return False
+            return True
         if self._started and chunk.starts_gop and size <= limits.VIEWER_BUFFER_BYTES // 4:
             self._waiting = False
             self._low = None
-            self._write(data)
-            return
+            return True
         if self._low is not None:
             self._drop()
             self._give_up_if_stalled(size, now)
+        return False
+
+    def write(self, data: bytes, sent: int = 0) -> None:
+        """Write the rest of a chunk in wire form, of which the socket has taken `sent` bytes."""
+        if sent < len(data):
+            self._transport.write(data[sent:] if sent else data)
+        self.viewer.bytes += len(data)
 
     def skip_to_keyframe(self) -> None:
         """Chunks were dropped before they reached this viewer."""
@@ -156,6 +169,12 @@ class Connection:
             self._tally.add("http.viewer_stalled", detail=self.viewer.key, now=now)
             self._transport.abort()
             self.finish(None)
+
+
+def _plain_socket(transport: asyncio.Transport) -> int:
+    """The descriptor of the transport's socket, if what is written there goes on the wire as it is; -1: it does not."""
+    socket = transport.get_extra_info("socket")
+    return -1 if socket is None or transport.get_extra_info("sslcontext") is not None else socket.fileno()
 
 
 class _Burst:
@@ -257,12 +276,31 @@ class Fanout:
             return
         serial, chunk = self._chunk
         now = self._loop.time()
+        ready: dict[FrameChunk, tuple[list[Connection], list[int]]] = {}
         for connection in self._targets[self._next : self._next + limits.FANOUT_SLICE]:
-            data = self._framed.get(connection.frame)
-            if data is None:
-                data = self._framed[connection.frame] = connection.frame(chunk.data)
-            connection.deliver(serial, chunk, data, now)
+            if not connection.wants(serial, chunk, now):
+                continue
+            fd = connection.socket
+            if fd < 0:
+                connection.write(self._in_frame(connection.frame, chunk))
+                continue
+            group = ready.get(connection.frame)
+            if group is None:
+                group = ready[connection.frame] = ([], [])
+            group[0].append(connection)
+            group[1].append(fd)
+        for frame, (connections, fds) in ready.items():
+            data = self._in_frame(frame, chunk)
+            short = dict(_fanout.send_all(fds, data))
+            for at, connection in enumerate(connections):
+                connection.write(data, short.get(at, len(data)))
         self._next += limits.FANOUT_SLICE
+
+    def _in_frame(self, frame: FrameChunk, chunk: Chunk) -> bytes:
+        data = self._framed.get(frame)
+        if data is None:
+            data = self._framed[frame] = frame(chunk.data)
+        return data
 
     def _drop_pending(self) -> None:
         """The loop cannot follow: let everybody start again at the next key frame; what the decoders need stays."""

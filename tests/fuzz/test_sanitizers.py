@@ -19,6 +19,7 @@ UNIT_TESTS = (
     "tests/unit/test_rtp.py",
     "tests/unit/test_webrtc_core.py",
     "tests/unit/test_flv_core.py",
+    "tests/unit/test_fanout_core.py",
     "tests/unit/test_timeline_core.py",
     "tests/unit/test_drift.py",
     "tests/unit/test_witness.py",

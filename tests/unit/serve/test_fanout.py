@@ -51,6 +51,9 @@ class FakeTransport:
         self.size = 0
         self.aborted = False
 
+    def get_extra_info(self, name: str) -> None:
+        """No socket."""
+
     def write(self, data: bytes) -> None:
         self.written.append(data)
 
