@@ -824,7 +824,7 @@ cdef class Demuxer:
             at = max(window.end - 2, 0)
             self.count.skipped_bytes += at
             self.consume(at)
-            if left(&self.source) > 2:
+            if left(&self.source) > 2 or (held(&self.head) and left(&self.source)):
                 return True
             self.stash()
             return False

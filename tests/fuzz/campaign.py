@@ -109,12 +109,25 @@ def run(name: str, *, seconds: int = 0, runs: int = 0, seed: int = 0, fixtures: 
 
 def code_of(name: str) -> str:
     """Tells one state of the code under test, and of its target, from another."""
-    if name in targets.NATIVE:
-        return instrumented.digest("fuzzer", instrumented.compiler("fuzzer"))
     found = hashlib.sha256(sys.version.encode())
-    for path in _modules(name):
+    for path in _cores(name) if name in targets.NATIVE else _modules(name):
         found.update(path.name.encode() + path.read_bytes())
+    if name in targets.NATIVE:
+        found.update(_section(name).encode())
     return found.hexdigest()
+
+
+def _cores(name: str) -> list[Path]:
+    """The sources of the cores that a native target runs, and of its program."""
+    package = instrumented.ROOT / "gbgw"
+    sources = [package / f"{core}{suffix}" for core in targets.CORES_OF[name] for suffix in (".pyx", ".pxd")]
+    return [*sources, package / "_bytes.pxd", targets.HERE / "native" / "main.c"]
+
+
+def _section(name: str) -> str:
+    """What native_targets.pyx says between two headings about a target and its kin."""
+    sections = (targets.HERE / "native" / "native_targets.pyx").read_text().split("\n# --- ")
+    return next(one for one in sections if f"cdef int {name}(const uint8_t* data" in one)
 
 
 def _modules(name: str) -> list[Path]:

@@ -12,12 +12,27 @@ from pathlib import Path
 from typing import Final
 
 HERE: Final = Path(__file__).resolve().parent
-NATIVE: Final = ("ps", "psm", "rtp", "rtcp", "framer", "fold", "webrtc", "flv")
+NATIVE: Final = ("ps", "psm", "rtp", "rtcp", "framer", "fold", "webrtc", "flv", "timeline")
+# The cores that each runs, which its counts belong to.
+CORES_OF: Final = {
+    **{"ps": ("_ps",), "psm": ("_ps",), "rtp": ("_rtp", "_receiver"), "rtcp": ("_rtp",), "framer": ("_rtp",)},
+    **{"fold": ("_ps", "_rtp", "_receiver"), "webrtc": ("_webrtc",), "flv": ("_flv",), "timeline": ("_timeline",)},
+}
 TARGETS: Final = tuple(sorted(path.stem.removeprefix("fuzz_") for path in HERE.glob("fuzz_*.py")))
 PYTHON: Final = tuple(name for name in TARGETS if name not in NATIVE)
 # Bytes of one input. Room for several headers of a kind, and no more: time goes with length.
 INPUT_BYTES: Final = {
-    **{"ps": 768, "psm": 1_024, "rtp": 384, "rtcp": 512, "framer": 512, "fold": 320, "webrtc": 64, "flv": 512},
+    **{
+        "ps": 768,
+        "psm": 1_024,
+        "rtp": 384,
+        "rtcp": 512,
+        "framer": 512,
+        "fold": 320,
+        "webrtc": 64,
+        "flv": 512,
+        "timeline": 320,
+    },
     **{
         "adts": 256,
         "params": 512,

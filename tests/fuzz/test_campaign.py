@@ -106,6 +106,7 @@ def test_what_an_interrupted_run_counted_is_kept(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_code_under_test_is_told_from_another(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert campaign.code_of("flv") == campaign.code_of("flv") != campaign.code_of("webrtc")
     names = [path.name for path in campaign._modules("sdp")]
     assert {"fuzz_sdp.py", "sdp.py", "limits.py"} <= set(names)
     assert "flv.py" not in names  # which a session description has nothing to do with
@@ -157,6 +158,6 @@ def test_there_is_no_target_of_another_name() -> None:
 
 def test_every_native_target_has_both_halves_and_a_length() -> None:
     assert set(targets.NATIVE) <= set(targets.TARGETS)
-    assert set(targets.NATIVE) <= set(targets.INPUT_BYTES)
+    assert set(targets.NATIVE) == set(targets.CORES_OF) <= set(targets.INPUT_BYTES)
     source = (targets.HERE / "native" / "native_targets.pyx").read_text()
     assert all(f"cdef int {name}(const uint8_t* data" in source for name in targets.NATIVE)

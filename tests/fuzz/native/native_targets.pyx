@@ -24,6 +24,8 @@ from gbgw.base.codec import H264
 
 from gbgw import _flv, _receiver, _rtp, _webrtc
 
+from tests.fuzz.fuzz_timeline import quick as QUICK_TIMELINE
+
 cdef Py_ssize_t MAX_PAYLOAD_BYTES = _webrtc.MAX_PAYLOAD_BYTES
 
 cdef extern from *:
@@ -626,6 +628,15 @@ cdef int flv(const uint8_t* data, Py_ssize_t size) except -1:
     return 0
 
 
+# --- the time line ---
+
+
+cdef int timeline(const uint8_t* data, Py_ssize_t size) except -1:
+    """The input is what a camera says of time (tests/fuzz/fuzz_timeline.py), which is all Python's: so is this."""
+    QUICK_TIMELINE(PyBytes_FromStringAndSize(<const char*>data, size))
+    return 0
+
+
 # --- the way in ---
 
 cdef Target find(str name) except NULL:
@@ -645,6 +656,8 @@ cdef Target find(str name) except NULL:
         return webrtc
     if name == "flv":
         return flv
+    if name == "timeline":
+        return timeline
     raise KeyError(name)
 
 
