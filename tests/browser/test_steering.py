@@ -103,6 +103,7 @@ async def test_two_operators_and_a_phone(demo: Demo, console_of: Callable[..., A
         await first.page.get_by_test_id("pad").focus()
         await first.page.keyboard.down("ArrowRight")
         await until(demo, lambda motion: motion.pan == 50, "the first turns it")
+        await second.page.get_by_test_id("steer-open").click()
         up = second.page.get_by_test_id("steer.up")
         await up.scroll_into_view_if_needed()
         await up.dispatch_event("pointerdown", {"button": 0, "pointerId": 1, "bubbles": True})

@@ -29,6 +29,7 @@ type Held = Pick<
   ButtonHTMLAttributes<HTMLButtonElement>,
   "onPointerDown" | "onPointerUp" | "onPointerCancel" | "onContextMenu" | "onKeyDown" | "onKeyUp" | "onBlur"
 >;
+const PHONE = 760; // px, as in style.css: there the list comes below, and the panel would push it away
 const SESSION = Math.random().toString(36).slice(2, 12); // this page, among those of one token
 
 /** Turning a camera, its presets, what its device says of itself, and restarting it. */
@@ -36,8 +37,8 @@ export function SteerPanel(props: { session: SessionProps; channel: Channel; pla
   const { session, channel, playing } = props;
   const { t } = useWords();
   return (
-    <details class="steer" open={channel.ptz} data-testid="steer">
-      <summary>
+    <details class="steer" open={channel.ptz && window.innerWidth > PHONE} data-testid="steer">
+      <summary data-testid="steer-open">
         <Icon name="arrow" /> {t("steer.title")}
       </summary>
       <div class="steer-parts">
