@@ -43,6 +43,8 @@ class Format:
 
     splices: a new generation continues in the same byte stream; where False, an HTTP answer ends with it.
     adds_sound: pictures without sound get a track of silence, since a player could never take sound that comes later.
+    longest: ticks that its time stamps can count without a step back that players would not survive; 0: no end that
+    matters (fMP4 counts in 64 bits, and every player of MPEG-TS knows that 33 bits wrap after a day).
     """
 
     name: str
@@ -51,6 +53,7 @@ class Format:
     splices: bool
     legacy_h265: bool = False
     adds_sound: bool = False
+    longest: int = 0
 
     def carried(self, tracks: Sequence[Track]) -> tuple[Track, ...]:
         """Return the tracks that this format can carry and whose parameters are known."""
@@ -86,11 +89,13 @@ class Writer(Protocol):
         """Free the containers; return what was still held. Nothing may be written afterwards."""
 
 
+_FLV_CODECS: Final = frozenset((H264, H265, AAC, PCMA, PCMU))
+FLV_LONGEST: Final = ((1 << 31) - 600_000) * (ticks.HZ // 1_000)  # 24.8 days, less ten minutes for a key frame to come
 FORMATS: Final[dict[str, Format]] = {
     row.name: row
     for row in (
-        Format("flv", "video/x-flv", frozenset((H264, H265, AAC, PCMA, PCMU)), splices=True),
-        Format("flv-legacy", "video/x-flv", frozenset((H264, H265, AAC, PCMA, PCMU)), splices=True, legacy_h265=True),
+        Format("flv", "video/x-flv", _FLV_CODECS, splices=True, longest=FLV_LONGEST),
+        Format("flv-legacy", "video/x-flv", _FLV_CODECS, splices=True, legacy_h265=True, longest=FLV_LONGEST),
         Format("mp4", "video/mp4", frozenset((H264, H265, AAC)), splices=False),
         Format("hls", "video/mp4", frozenset((H264, H265, AAC)), splices=True, adds_sound=True),
         Format("ts", "video/mp2t", frozenset((H264, H265, AAC)), splices=True),

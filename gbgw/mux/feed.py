@@ -209,6 +209,9 @@ class Feed:
         if dts < 0:
             self._tally.add("feed.before_start")  # sound that belongs before the first picture
             return
+        if dts > self.format.longest > 0 and self._starts_gop(unit, track):
+            self._begin_anew()
+            return
         self._last_dts = max(self._last_dts, dts)
         self._arrived = unit.arrived
         if unit.discontinuity and track.is_video and not unit.is_keyframe:
@@ -234,6 +237,23 @@ class Feed:
         self._finish(cause)
 
     # Inside
+
+    def _starts_gop(self, unit: AccessUnit, track: Track) -> bool:
+        return unit.is_keyframe and (track.is_video or not any(other.is_video for other in self.tracks))
+
+    def _begin_anew(self) -> None:
+        """Time stamps have come to their end: viewers open the URL again, and with them all begins at zero."""
+        cause = MediaError(
+            f"{self.format.name} counts time for {self.format.longest / HZ / 86_400:.1f} days, and they are over.",
+            code="timestamps_exhausted",
+            remedy="Open the URL again.",
+            stream=self.stream.key,
+        )
+        attachments, self._attachments = self._attachments, ()
+        self._stop()
+        for attachment in attachments:
+            if attachment.attached:
+                self._end(attachment, cause)
 
     def _let_sound_last(self, silence: Silence | None) -> None:
         """Before a discontinuity, and at the end, of HLS: sound is often late, being encoded here, and its players play

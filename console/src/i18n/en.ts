@@ -308,6 +308,8 @@ export const en = {
   "error.webrtc_ports_exhausted": "The gateway has no free WebRTC port",
   "error.play_token_expired": "The play address has expired",
   "error.play_token_invalid": "The play address is not valid",
+  "error.timestamps_exhausted": "Its time stamps have come to their end",
+  "error.timestamps_exhausted.remedy": "FLV counts time for 24 days; open it again.",
   "error.tracks_changed": "The camera changed its video format",
   "error.tracks_changed.remedy": "Try again to watch the new format.",
   "error.sink_failed": "The output broke down",

@@ -309,6 +309,8 @@ export const zh: Record<Key, string> = {
   "error.webrtc_ports_exhausted": "网关没有空闲的 WebRTC 端口",
   "error.play_token_expired": "播放地址已过期",
   "error.play_token_invalid": "播放地址无效",
+  "error.timestamps_exhausted": "时间戳已用尽",
+  "error.timestamps_exhausted.remedy": "FLV 的时间戳只能计 24 天，请重新打开。",
   "error.tracks_changed": "摄像机改变了视频格式",
   "error.tracks_changed.remedy": "请重试以观看新的格式。",
   "error.sink_failed": "输出中断",

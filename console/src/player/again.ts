@@ -2,12 +2,12 @@ const DELAYS_SECONDS = [3, 5, 10, 20, 30] as const;
 
 /** Causes that pass: the camera restarts, the network returns. Not here: what somebody decided, what never will work. */
 const PASSING: ReadonlySet<string> = new Set([
-  "media_stopped", "closed_by_camera", "tracks_changed", "device_offline", "invite_no_answer", "no_media",
+  "media_stopped", "closed_by_camera", "tracks_changed", "timestamps_exhausted", "device_offline", "invite_no_answer", "no_media",
   "no_key_frame", "stopping", "worker_lost", "worker_slow", "stream_moved", "player_connection", "player_timeout", "unreachable",
 ]);
 
 /** Causes of which the gateway has the other picture already. */
-const AT_ONCE: ReadonlySet<string> = new Set(["tracks_changed", "stream_moved"]);
+const AT_ONCE: ReadonlySet<string> = new Set(["tracks_changed", "timestamps_exhausted", "stream_moved"]);
 
 /** Seconds until a picture that was there is asked for again, `tries` having failed before; null: not at all. */
 export function againAfter(code: string, tries: number): number | null {

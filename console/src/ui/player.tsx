@@ -315,7 +315,7 @@ function Statistics({ state }: { state: PlayerState }): JSX.Element {
     );
   }
   return (
-    <dl class="stats">
+    <dl class={state.phase === "playing" ? "stats" : "stats waiting"}>
       {rows.map(({ id, label, help, value, text }) => (
         <div key={id} title={help && t(help)}>
           <dt>{t(label)}</dt>

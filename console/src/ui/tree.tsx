@@ -234,7 +234,7 @@ function TreeRow(props: {
     );
   }
   const { channel } = row;
-  const streaming = props.state === "playing" || props.state === "lingering" || props.state === "starting";
+  const streaming = props.state === "playing" || props.state === "lingering";
   return (
     <div
       {...common}
@@ -252,6 +252,7 @@ function TreeRow(props: {
         <span class="row-sub mono">{channel.id}</span>
       </span>
       {streaming && <span class="badge live">{t("tree.playing")}</span>}
+      {props.state === "starting" && <span class="badge state-starting">{t("state.starting")}</span>}
       {!channel.playable && <span class="badge">{t("tree.group")}</span>}
     </div>
   );
