@@ -141,6 +141,8 @@ cdef struct Flow:
     int64_t first
     int64_t highest
     int64_t markers
+    double marked_at
+    double longest_gap  # seconds between two markers since `forget_gaps`
 
 
 cdef struct Ear:

@@ -136,5 +136,8 @@ class Ears:
         """STUN, DTLS and RTCP datagrams, oldest first."""
 
     def figures(self, number: int) -> dict[str, Any]:
-        """packets, bytes; others: that had no place; first_at, picture_at: first packet, first marker; flows: ssrc,
-        packets, lost, markers, highest (extended sequence number) of each."""
+        """packets, bytes; others: that had no place; first_at, picture_at: first packet, first marker; flows: each
+        with ssrc, packets, lost, markers, highest (extended sequence number), longest_gap (seconds between markers)."""
+
+    def forget_gaps(self, number: int) -> None:
+        """Count `longest_gap` anew."""

@@ -962,6 +962,7 @@ cdef class Ears:
                         "lost": flow.highest - flow.first + 1 - flow.received,
                         "markers": flow.markers,
                         "highest": flow.highest,
+                        "longest_gap": flow.longest_gap,
                     }
                 )
             return {
@@ -974,6 +975,15 @@ cdef class Ears:
             }
         finally:
             pthread_mutex_unlock(&self.lock)
+
+    def forget_gaps(self, int number):
+        cdef Ear* ear = self.ear_of(number)
+        cdef int i
+        with nogil:
+            pthread_mutex_lock(&self.lock)
+        for i in range(ear.flow_count):
+            ear.flows[i].longest_gap = 0.0
+        pthread_mutex_unlock(&self.lock)
 
     # --- in the thread ---
 
@@ -1049,5 +1059,8 @@ cdef class Ears:
         flow.received += 1
         if data[1] & 0x80:
             flow.markers += 1
+            if flow.marked_at > 0.0:
+                flow.longest_gap = max(flow.longest_gap, moment - flow.marked_at)
+            flow.marked_at = moment
             if ear.picture_at == 0.0:
                 ear.picture_at = moment

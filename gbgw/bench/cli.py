@@ -402,9 +402,17 @@ def flv(
     metavar="N,N...",
     help="Run with each of these numbers of viewers; 10,50,100,200 where none are given.",
 )
+@click.option(
+    "--storm",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0, 1_000),
+    metavar="N",
+    help="At the end let N more viewers come at once, and see how late the others get their pictures.",
+)
 @camera
 @common
-def webrtc(viewers: int, growth: str | None, repeat: int, as_json: bool, **rest: Any) -> None:
+def webrtc(viewers: int, growth: str | None, storm: int, repeat: int, as_json: bool, **rest: Any) -> None:
     """One stream to many WebRTC viewers, each with ICE, DTLS and SRTP of its own: CPU of one viewer, packets lost.
 
     \b
@@ -419,7 +427,7 @@ def webrtc(viewers: int, growth: str | None, repeat: int, as_json: bool, **rest:
 
     async def run(progress: "Progress") -> "list[Report]":
         counts = counts_of(growth, ()) if growth else (viewers,)
-        return [await benchmark.webrtc(options, count, progress, command_line()) for count in counts]
+        return [await benchmark.webrtc(options, count, storm, progress, command_line()) for count in counts]
 
     measure(run, repeat, as_json)
 

@@ -24,9 +24,11 @@ from OpenSSL import SSL
 
 from gbgw.base.errors import PeerError
 
-PROFILE: Final = b"SRTP_AES128_CM_SHA1_80"  # what browsers and servers have in common
-KEY_BYTES: Final = 16
-SALT_BYTES: Final = 14
+PROFILES: Final = {  # SRTP profiles in Chromium's order -> (of libsrtp, bytes of key and of salt)
+    b"SRTP_AES128_CM_SHA1_80": (pylibsrtp.Policy.SRTP_PROFILE_AES128_CM_SHA1_80, 16, 14),
+    b"SRTP_AEAD_AES_256_GCM": (pylibsrtp.Policy.SRTP_PROFILE_AEAD_AES_256_GCM, 32, 12),
+    b"SRTP_AEAD_AES_128_GCM": (pylibsrtp.Policy.SRTP_PROFILE_AEAD_AES_128_GCM, 16, 12),
+}
 CONSENT_SECONDS: Final = 5.0  # RFC 7675 section 5.1
 REPORT_SECONDS: Final = 1.0
 REPEAT_SECONDS: Final = 0.2  # of an unanswered check
@@ -46,6 +48,8 @@ class State(Enum):
 class Identity:
     """What all viewers of a process share: making a certificate costs more than using it."""
 
+    key: ec.EllipticCurvePrivateKey
+    certificate: x509.Certificate
     context: SSL.Context
     fingerprint: str
 
@@ -69,9 +73,9 @@ def identity() -> Identity:
     context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, lambda *_: True)  # by fingerprint, below
     context.use_certificate(certificate)
     context.use_privatekey(key)
-    context.set_tlsext_use_srtp(PROFILE)
+    context.set_tlsext_use_srtp(b":".join(PROFILES))
     digest = certificate.fingerprint(hashes.SHA256()).hex(":").upper()
-    return Identity(context, digest)
+    return Identity(key, certificate, context, digest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,7 @@ class Viewer:
     def __init__(self, address: tuple[str, int]) -> None:
         self.state = State.NEW
         self.remote: tuple[str, int] | None = None
+        self.srtp_profile = b""  # as negotiated
         self._address = address
         self._ufrag = secrets.token_hex(4)
         self._password = secrets.token_hex(16)
@@ -233,19 +238,16 @@ class Viewer:
     def _keyed(self, ssl: SSL.Connection) -> None:
         certificate = ssl.get_peer_certificate(as_cryptography=True)
         print_ = certificate.fingerprint(hashes.SHA256()).hex(":").upper() if certificate is not None else ""
-        if print_ != self._their_fingerprint or ssl.get_selected_srtp_profile() != PROFILE:
+        self.srtp_profile = ssl.get_selected_srtp_profile()
+        if print_ != self._their_fingerprint or self.srtp_profile not in PROFILES:
             self.state = State.FAILED
             return
-        material = ssl.export_keying_material(b"EXTRACTOR-dtls_srtp", 2 * (KEY_BYTES + SALT_BYTES))
+        number, size, salt_size = PROFILES[self.srtp_profile]
+        material = ssl.export_keying_material(b"EXTRACTOR-dtls_srtp", 2 * (size + salt_size))
         side = 0 if self._is_client else 1  # RFC 5764 section 4.2: client key, server key, client salt, server salt
-        key = material[side * KEY_BYTES : (side + 1) * KEY_BYTES]
-        salts = material[2 * KEY_BYTES :]
-        salt = salts[side * SALT_BYTES : (side + 1) * SALT_BYTES]
-        policy = pylibsrtp.Policy(
-            key=key + salt,
-            ssrc_type=pylibsrtp.Policy.SSRC_ANY_OUTBOUND,
-            srtp_profile=pylibsrtp.Policy.SRTP_PROFILE_AES128_CM_SHA1_80,
-        )
+        key = material[side * size : (side + 1) * size]
+        salt = material[2 * size + side * salt_size :][:salt_size]
+        policy = pylibsrtp.Policy(key=key + salt, ssrc_type=pylibsrtp.Policy.SSRC_ANY_OUTBOUND, srtp_profile=number)
         self._srtp = pylibsrtp.Session(policy)
         self.state = State.CONNECTED
 

@@ -23,6 +23,7 @@ ATTEMPTS: Final = 5  # of one viewer, where the gateway says that it is too busy
 CONNECT_SECONDS: Final = 20.0
 TICK_SECONDS: Final = 0.1
 BASELINE_SECONDS: Final = 3.0
+CALM_SECONDS: Final = 3.0  # before a storm and after it: what it is compared with
 RECEIVE_BYTES: Final = 4 << 20
 SPARE_FILES: Final = 256
 
@@ -105,6 +106,19 @@ class Audience:
     def figures(self) -> list[dict[str, Any]]:
         return [self._ears.figures(seat.ear) for seat in self.seats]
 
+    def figure(self, seat: Seat) -> dict[str, Any]:
+        found: dict[str, Any] = self._ears.figures(seat.ear)
+        return found
+
+    def forget_gaps(self) -> None:
+        for seat in self.seats:
+            self._ears.forget_gaps(seat.ear)
+
+    def longest_gap(self, seat: Seat) -> float:
+        """Seconds between two pictures since `forget_gaps`."""
+        flows = sorted(self.figure(seat)["flows"], key=lambda flow: -int(flow["packets"]))
+        return float(flows[0]["longest_gap"]) if flows else 0.0
+
     def _on_news(self) -> None:
         self._ears.heard()
         for ear in self._ears.waiting():
@@ -133,9 +147,9 @@ class Audience:
             await asyncio.sleep(TICK_SECONDS)
 
 
-async def webrtc(options: LoadOptions, viewers: int, progress: Progress, command: str) -> Report:
-    """Measure a gateway with one stream that `viewers` watch."""
-    allow_files(3 * viewers + SPARE_FILES)
+async def webrtc(options: LoadOptions, viewers: int, storm: int, progress: Progress, command: str) -> Report:
+    """Measure a gateway with one stream that `viewers` watch. storm: how many more come then, all at once; 0: none."""
+    allow_files(3 * (viewers + storm) + SPARE_FILES)
     options = replace(options, streams=1)
     async with bench(options, progress) as running:
         gateway = running.gateway
@@ -145,9 +159,9 @@ async def webrtc(options: LoadOptions, viewers: int, progress: Progress, command
             f"WebRTC, {viewers} viewers of one stream",
             load_conditions(options, running.loop, running.content, command),
         )
-        report.conditions["viewers"] = "ICE, DTLS, SRTP AES-128-CM-SHA1-80 each; a receiver report a second, no NACK"
+        report.conditions["viewers"] = "ICE, DTLS, SRTP each; a receiver report a second, no NACK"
         await running.play([key])
-        audience = Audience(Ears(capacity=viewers))
+        audience = Audience(Ears(capacity=viewers + storm))
         async with audience.running():
             await audience.add(gateway.api, path)
             await progress.wait("warm-up", options.scene.gop / options.scene.frame_rate + 1.0)
@@ -171,13 +185,17 @@ async def webrtc(options: LoadOptions, viewers: int, progress: Progress, command
                 report.add(f"CPU of {name}", value, "ms/s")
             report.add("memory", memory.rss / 1e6, "MB", "RSS of the gateway with all viewers")
             _heard(report, heard, heard_after, options)
-            _times(report, audience)
+            _times(report, audience.seats, audience, ARRIVALS)
+            profiles = {seat.viewer.srtp_profile.decode() for seat in audience.seats}
+            report.conditions["srtp"] = ", ".join(sorted(profiles))
             report.add("viewers at the end", counted["now"], "", "as the gateway counts")
             if counted["now"] != viewers:
                 report.warnings.append(f"only {counted['now']} of {viewers} viewers are there at the end")
             if audience.refused:
                 report.warnings.append(f"{audience.refused} offers were answered 503 and posted again")
             report.add("units dropped", counted["dropped"], "", "for slow viewers")
+            if storm:
+                await _storm(report, audience, gateway.api, path, storm, options, progress)
         gateway.check()
         rtp = await gateway.rtp()
         for name in ("lost", "kernel_drops"):
@@ -223,16 +241,45 @@ def _pictures(figures: dict[str, Any]) -> int:
     return int(flows[0]["markers"]) if flows else 0
 
 
-def _times(report: Report, audience: Audience) -> None:
-    figures = audience.figures()
-    connected = [seat.connected_at - seat.asked_at for seat in audience.seats]
+def _times(report: Report, seats: Sequence[Seat], audience: Audience, at_once: int, who: str = "") -> None:
+    connected = [seat.connected_at - seat.asked_at for seat in seats]
     shown = [
-        one["picture_at"] - seat.asked_at
-        for seat, one in zip(audience.seats, figures, strict=True)
-        if one["picture_at"] is not None
+        picture_at - seat.asked_at for seat in seats if (picture_at := audience.figure(seat)["picture_at"]) is not None
     ]
     for name, values in (("offer to DTLS done", connected), ("offer to first picture", shown)):
         for part, label in ((0.5, "p50"), (0.95, "p95"), (1.0, "max")):
             value = quantile(values, part)
-            note = f"{len(values)} viewers, {ARRIVALS} at once"
-            report.add(f"{name}, {label}", value * 1e3 if value is not None else None, "ms", note)
+            note = f"{len(values)} viewers, {at_once} at once"
+            report.add(f"{who}{name}, {label}", value * 1e3 if value is not None else None, "ms", note)
+
+
+async def _storm(
+    report: Report,
+    audience: Audience,
+    api: Api,
+    path: str,
+    storm: int,
+    options: LoadOptions,
+    progress: Progress,
+) -> None:
+    """`storm` more viewers at once, and how late pictures are for those who watch already."""
+    present = list(audience.seats)
+    audience.forget_gaps()
+    await progress.wait("quiet", CALM_SECONDS)
+    calm = [audience.longest_gap(seat) for seat in present]
+    audience.forget_gaps()
+    progress.step(f"{storm} viewers at once")
+    async with asyncio.TaskGroup() as group:
+        for number in range(storm):
+            group.create_task(audience.add(api, path), name=f"storm:{number}")
+    await progress.wait("their first pictures", CALM_SECONDS)
+    shaken = [audience.longest_gap(seat) for seat in present]
+    _times(report, audience.seats[len(present) :], audience, storm, "storm: ")
+    expected = 1 / options.scene.frame_rate
+    for name, gaps in (("before", calm), ("during", shaken)):
+        for part, label in ((0.5, "p50"), (1.0, "max")):
+            gap = quantile(gaps, part)
+            value = max(0.0, gap - expected) * 1e3 if gap is not None else None
+            report.add(
+                f"storm: latest picture {name}, {label}", value, "ms", f"of {len(gaps)} viewers, each its latest"
+            )

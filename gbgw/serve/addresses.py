@@ -10,15 +10,17 @@ from gbgw.base.errors import LocalError
 from gbgw.base.tally import Tally
 from gbgw.serve.lite import SharedPort, open_port
 from gbgw.serve.ports import Ports, Socket
+from gbgw.serve.turns import Turns
 from gbgw.serve.whep import WhepRequest
 
 
 class Addresses:
     """Owns the shared ports; the socket of one viewer belongs to who opens it."""
 
-    def __init__(self, config: WebRtcConfig, tally: Tally) -> None:
+    def __init__(self, config: WebRtcConfig, tally: Tally, turns: Turns) -> None:
         self._config = config
         self._tally = tally
+        self._turns = turns
         self._ports = Ports(config.ports)
         self._shared: dict[str, SharedPort] = {}  # by the address they are bound to
         self._opening = asyncio.Lock()
@@ -61,7 +63,7 @@ class Addresses:
         async with self._opening:
             port = self._shared.get(bind)
             if port is None:
-                port = self._shared[bind] = await open_port(self._tally, bind, self._ports.single)
+                port = self._shared[bind] = await open_port(self._tally, self._turns, bind, self._ports.single)
             return port
 
     async def open_socket(self, protocol: Callable[[], Socket], bind: str) -> Socket:

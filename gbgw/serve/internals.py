@@ -8,7 +8,7 @@ from importlib import metadata
 from typing import Any, Final
 
 from aioice.ice import Connection as IceConnection
-from aiortc import RTCPeerConnection, rtcrtpsender
+from aiortc import RTCPeerConnection, rtcrtpreceiver, rtcrtpsender
 
 from gbgw.base import limits
 from gbgw.base.errors import LocalError
@@ -42,7 +42,8 @@ def changed(owner: object, name: str) -> LocalError:
 
 
 def check_internals() -> None:
-    """Look for everything internal that can be seen without a connection, and let senders keep more for NACK.
+    """Look for everything internal that can be seen without a connection; let senders keep more for NACK, and receivers
+    do without the thousand objects that estimate what a viewer might send: viewers send no pictures.
 
     Raises LocalError `webrtc_version`.
     """
@@ -54,3 +55,8 @@ def check_internals() -> None:
         for name in names:
             internal(owner, name)
     replace(rtcrtpsender, "RTP_HISTORY_SIZE", limits.WEBRTC_HISTORY)
+    replace(rtcrtpreceiver, "RemoteBitrateEstimator", _no_estimator)
+
+
+def _no_estimator() -> None:
+    """In the place of a class, as for sound: aiortc looks whether there is one."""

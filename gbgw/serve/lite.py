@@ -19,6 +19,7 @@ from gbgw.base import limits
 from gbgw.base.errors import LocalError
 from gbgw.base.tally import Tally
 from gbgw.serve.ice import Agent, Deliver, Responder, Selected, Send, Source
+from gbgw.serve.turns import Turns
 
 SWEEP_SECONDS: Final = 1.0  # between two looks for viewers that are gone
 SRTP_FIRST: Final = range(128, 192)  # first byte of SRTP and SRTCP (RFC 7983)
@@ -27,7 +28,8 @@ SRTP_FIRST: Final = range(128, 192)  # first byte of SRTP and SRTCP (RFC 7983)
 class SharedPort(asyncio.DatagramProtocol):
     """The socket of one local address, open as long as the process serves WebRTC."""
 
-    def __init__(self, tally: Tally) -> None:
+    def __init__(self, tally: Tally, turns: Turns) -> None:
+        self.turns = turns
         self.responder = Responder(tally)
         self.family = 0
         self.fd = -1
@@ -101,7 +103,7 @@ class SharedPort(asyncio.DatagramProtocol):
         self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep) if self._connections else None
 
 
-async def open_port(tally: Tally, bind: str, port: int) -> SharedPort:
+async def open_port(tally: Tally, turns: Turns, bind: str, port: int) -> SharedPort:
     """Raises LocalError `webrtc_bind_failed`."""
     loop = asyncio.get_running_loop()
     try:
@@ -116,7 +118,7 @@ async def open_port(tally: Tally, bind: str, port: int) -> SharedPort:
                 made.setsockopt(socket.SOL_SOCKET, which, limits.WEBRTC_SOCKET_BYTES)  # as far as the kernel allows
             made.setblocking(False)
             made.bind(address)
-            _, protocol = await loop.create_datagram_endpoint(lambda: SharedPort(tally), sock=made)
+            _, protocol = await loop.create_datagram_endpoint(lambda: SharedPort(tally, turns), sock=made)
         except BaseException:
             made.close()
             raise
@@ -153,6 +155,7 @@ class LiteConnection:
         self.local_username = self.agent.ufrag
         self.local_password = self.agent.password
         self._queue: deque[bytes] = deque()
+        self._is_planned = False  # to be told of what is in the queue
         self._changed = asyncio.Event()
         self._selected = asyncio.Event()
         self._closed = asyncio.Event()
@@ -209,9 +212,15 @@ class LiteConnection:
             self.on_srtcp(data)
         elif len(self._queue) < limits.WEBRTC_DATAGRAMS:
             self._queue.append(data)
-            self._changed.set()
+            if not self._is_planned:  # a handshake is milliseconds of elliptic curves: one at a time
+                self._is_planned = True
+                self.port.turns.want(self._tell)
         else:
             self.port.tally.add("webrtc.flood")
+
+    def _tell(self) -> None:
+        self._is_planned = False
+        self._changed.set()
 
     def on_selected(self) -> None:
         self._selected.set()

@@ -449,7 +449,8 @@ def plain(offer: Offer, served: Sequence[Served]) -> str:
             f"a=ice-ufrag:{one.transport.ufrag}",
             f"a=ice-pwd:{one.transport.password}",
             *(f"a=fingerprint:{fingerprint}" for fingerprint in one.transport.fingerprints),
-            f"a=setup:{one.transport.setup}",
+            # where the choice is ours we are the DTLS server, who picks the SRTP profile (RFC 5764 section 4.1.2)
+            f"a=setup:{'passive' if one.transport.setup == 'passive' else 'active'}",
             *(f"a=extmap:{number} {uri}" for number, uri in one.line.extensions),
             *(f"a=candidate:{write_candidate(each)}" for each in candidates[: limits.WHEP_CANDIDATES]),
         ]

@@ -21,6 +21,7 @@ from gbgw.observe import log
 from gbgw.serve import feedback
 from gbgw.serve import offer as sdp
 from gbgw.serve.addresses import Addresses
+from gbgw.serve.dtls import Identities
 from gbgw.serve.feedback import Damaged, Missed, PictureLost, ReceptionReport
 from gbgw.serve.internals import internal, replace
 from gbgw.serve.lane import NativeLane
@@ -49,6 +50,7 @@ class Common:
     pacer: Pacer
     srtp: Srtp | None
     addresses: Addresses
+    identities: Identities
 
 
 class Session:
@@ -72,6 +74,8 @@ class Session:
         self._reason = ""
         self._log = log.get("webrtc").bind(stream=request.key, viewer=request.viewer.id)
         self._peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        identity = common.identities.current(asyncio.get_running_loop().time())
+        replace(self._peer, "_RTCPeerConnection__certificates", [identity])
         self._peer.on("connectionstatechange", self._on_state)
         self._strays: set[asyncio.Task[Any]] = set()  # tasks of aiortc that nobody else holds
         self._hold("_RTCPeerConnection__connect")
@@ -132,8 +136,6 @@ class Session:
             assert transceiver.mid == one.line.mid
             replace(transceiver, "_codecs", list(codecs(one)))
             transceiver.direction = "sendonly"
-            # what no aiortc receiver of ours is asked for: 1,000 objects to estimate what the viewer might send
-            replace(transceiver.receiver, "_RTCRtpReceiver__remote_bitrate_estimator", None)
             lane = lanes[one.line.kind]
             if isinstance(lane, NativeLane):
                 assert self._common.srtp is not None

@@ -22,6 +22,7 @@ from gbgw.base.tally import Tally
 from gbgw.observe import log
 from gbgw.serve import offer as sdp
 from gbgw.serve.addresses import Addresses
+from gbgw.serve.dtls import Identities
 from gbgw.serve.internals import check_internals
 from gbgw.serve.native import Srtp
 from gbgw.serve.pacer import Pacer
@@ -29,6 +30,7 @@ from gbgw.serve.payloads import Packer
 from gbgw.serve.playable import check_playable, check_served, law, profile
 from gbgw.serve.rtc_session import Common, Session
 from gbgw.serve.source import Sample, Viewing
+from gbgw.serve.turns import Turns
 from gbgw.serve.whep import WhepRequest
 
 _LOSSES: Final = (  # figure, event, what it is
@@ -49,7 +51,8 @@ class WebRtc:
         check_internals()
         self._mark = mark
         self.tally = tally
-        self.addresses = Addresses(config, tally)
+        self.addresses: Addresses
+        self._turns: Turns
         self._config = config
         self._srtp = Srtp() if config.sender == "native" else None
         self._common: Common
@@ -59,7 +62,9 @@ class WebRtc:
         self._log = log.get("webrtc")
 
     async def __aenter__(self) -> Self:
-        self._common = Common(self.tally, Packer(), Pacer(), self._srtp, self.addresses)
+        self._turns = Turns()
+        self.addresses = Addresses(self._config, self.tally, self._turns)
+        self._common = Common(self.tally, Packer(), Pacer(), self._srtp, self.addresses, Identities())
         await self._tasks.__aenter__()
         return self
 
@@ -72,6 +77,7 @@ class WebRtc:
         await self._tasks.__aexit__(None, None, None)
         self._common.pacer.close()
         self.addresses.close()
+        self._turns.close()
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -99,6 +105,7 @@ class WebRtc:
         """Answer an offer; see WhepBackend."""
         if self._stopping:
             raise LocalError("The gateway is stopping.", code="stopping", remedy="Try again.", stream=request.key)
+        await self._turns.mine()
         check_playable(viewing.stream)
         offer = sdp.parse(offer_sdp, stream=request.key)
         if offer.is_lite and self.addresses.is_shared:

@@ -124,7 +124,7 @@ async def test_errors_are_one_line_with_a_remedy(
 
 
 async def test_webrtc(tmp_path: Path) -> None:
-    found = await result(tmp_path, "webrtc", "--viewers", "3", *SMALL)
+    found = await result(tmp_path, "webrtc", "--viewers", "3", "--storm", "4", *SMALL)
     values = figures(found)
     assert values["packets lost"] == 0
     assert values["viewers at the end"] == 3
@@ -132,6 +132,9 @@ async def test_webrtc(tmp_path: Path) -> None:
     assert values["most pictures per viewer-second"] == pytest.approx(25, abs=3)
     assert values["packets received"] == pytest.approx(3 * 1.5 * values["packets per viewer-second"], rel=0.01)
     assert 0 < values["offer to DTLS done, p50"] <= values["offer to first picture, max"]
+    assert found["conditions"]["srtp"] == "SRTP_AEAD_AES_128_GCM"
+    assert 0 < values["storm: offer to DTLS done, p50"] <= values["storm: offer to first picture, max"]
+    assert 0 <= values["storm: latest picture during, p50"] <= values["storm: latest picture during, max"] < 2_000
 
 
 async def test_sip(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import select
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -309,6 +310,7 @@ def test_ears_count_by_number_over_wraps_losses_and_disorder() -> None:
             taken += ears.take(ear)
         figures = ears.figures(ear)
         ears.close(ear)
+    assert [flow.pop("longest_gap") for flow in figures["flows"]] == [0.0, 0.0]  # one marker, none
     assert figures["flows"] == [
         {"ssrc": 1, "packets": 6, "lost": 3, "markers": 1, "highest": 2 * 65_536 + 5},
         {"ssrc": 2, "packets": 1, "lost": 0, "markers": 0, "highest": 65_536 + 7},
@@ -316,6 +318,22 @@ def test_ears_count_by_number_over_wraps_losses_and_disorder() -> None:
     assert figures["bytes"] == 7 * 62
     assert [data[:1] for data in taken] == [b"\x00", b"\x80"]
     assert figures["first_at"] <= figures["picture_at"]
+
+
+def test_ears_tell_the_longest_time_between_pictures() -> None:
+    ears = _load.Ears(tick_seconds=0.0)
+    with udp() as (sender, receiver), running(ears):
+        receiver.setblocking(False)
+        ear = ears.open(receiver.fileno())
+        begun = time.monotonic()
+        for number in range(3):
+            sender.send(rtp(number, marker=True))
+            until(lambda number=number: ears.figures(ear)["packets"] == number + 1, ears.news_fd, ears.heard)
+        (flow,) = ears.figures(ear)["flows"]
+        assert 0 < flow["longest_gap"] <= time.monotonic() - begun
+        ears.forget_gaps(ear)
+        assert ears.figures(ear)["flows"][0]["longest_gap"] == 0.0
+        ears.close(ear)
 
 
 def test_ears_keep_a_bounded_number_of_other_datagrams() -> None:

@@ -9,7 +9,7 @@ from aioice import stun
 from OpenSSL import SSL
 
 from gbgw.base.errors import PeerError
-from gbgw.bench.peer import PROFILE, Received, State, Viewer, identity
+from gbgw.bench.peer import PROFILES, Received, State, Viewer, identity
 from gbgw.serve import offer as sdp
 
 PASSWORD = "p" * 24
@@ -18,8 +18,14 @@ PASSWORD = "p" * 24
 class Server:
     """One DTLS end; its certificate is the viewers' own, which has one fingerprint for both."""
 
-    def __init__(self, *, active: bool) -> None:
-        self.ssl = SSL.Connection(identity().context, None)
+    def __init__(self, *, active: bool, profile: bytes = b"SRTP_AES128_CM_SHA1_80") -> None:
+        own = identity()
+        context = SSL.Context(SSL.DTLS_METHOD)
+        context.use_certificate(own.certificate)
+        context.use_privatekey(own.key)
+        context.set_verify(SSL.VERIFY_PEER, lambda *_: True)
+        context.set_tlsext_use_srtp(profile)
+        self.ssl = SSL.Connection(context, None)
         self.ssl.set_ciphertext_mtu(1_400)
         if active:
             self.ssl.set_connect_state()
@@ -65,11 +71,11 @@ def checked(viewer: Viewer) -> list[bytes]:
     return viewer.push(bytes(response))
 
 
-def connected(setup: str) -> tuple[Viewer, Server]:
+def connected(setup: str, profile: bytes = b"SRTP_AES128_CM_SHA1_80") -> tuple[Viewer, Server]:
     viewer = Viewer(("127.0.0.1", 4_000))
     viewer.accept(answer(setup))
     assert viewer.remote == ("127.0.0.1", 5_004)
-    server = Server(active=setup == "active")
+    server = Server(active=setup == "active", profile=profile)
     waiting = checked(viewer)
     for _ in range(20):
         if viewer.state is State.CONNECTED:
@@ -89,23 +95,22 @@ def test_the_offer_is_understood_and_has_a_profile_for_cameras() -> None:
 
 
 @pytest.mark.parametrize("setup", ["passive", "active"])
-def test_it_connects_and_reports(setup: str) -> None:
-    viewer, server = connected(setup)
+@pytest.mark.parametrize("profile", PROFILES)
+def test_it_connects_and_reports(setup: str, profile: bytes) -> None:
+    viewer, server = connected(setup, profile)
     assert viewer.state is State.CONNECTED
+    assert viewer.srtp_profile == server.ssl.get_selected_srtp_profile() == profile
     out = viewer.tick(10.0, [Received(0x1234, 70_000, 3)])
     assert len(out) == 2  # consent, report
     assert viewer.tick(10.5, [Received(0x1234, 70_000, 3)]) == []
-    material = server.ssl.export_keying_material(b"EXTRACTOR-dtls_srtp", 60)
-    key = material[:16] + material[32:46] if setup == "passive" else material[16:32] + material[46:60]
-    policy = pylibsrtp.Policy(
-        key=key,
-        ssrc_type=pylibsrtp.Policy.SSRC_ANY_INBOUND,
-        srtp_profile=pylibsrtp.Policy.SRTP_PROFILE_AES128_CM_SHA1_80,
-    )
+    number, size, salt = PROFILES[profile]
+    material = server.ssl.export_keying_material(b"EXTRACTOR-dtls_srtp", 2 * (size + salt))
+    keys, salts = material[: 2 * size], material[2 * size :]
+    key = keys[:size] + salts[:salt] if setup == "passive" else keys[size:] + salts[salt:]
+    policy = pylibsrtp.Policy(key=key, ssrc_type=pylibsrtp.Policy.SSRC_ANY_INBOUND, srtp_profile=number)
     plain = pylibsrtp.Session(policy).unprotect_rtcp(out[1])
     assert plain[:4] == b"\x81\xc9\x00\x07"
     assert struct.unpack(">III", plain[8:20]) == (0x1234, 3, 70_000)
-    assert server.ssl.get_selected_srtp_profile() == PROFILE
 
 
 def test_it_answers_checks_of_those_who_know_its_password() -> None:

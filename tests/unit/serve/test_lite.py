@@ -15,6 +15,7 @@ from gbgw.base.errors import LocalError, RequestError
 from gbgw.base.tally import Tally
 from gbgw.serve import lite
 from gbgw.serve.lite import LiteConnection, SharedPort, open_port
+from gbgw.serve.turns import Turns
 from tests.support.relay import LossyRelay, lossy
 from tests.support.whep import Player
 from tests.unit.serve.support import until
@@ -98,7 +99,7 @@ async def test_a_port_that_is_taken_is_said_plainly() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
         other.bind(("127.0.0.1", 0))
         with pytest.raises(LocalError) as caught:
-            await open_port(Tally(), "127.0.0.1", other.getsockname()[1])
+            await open_port(Tally(), Turns(), "127.0.0.1", other.getsockname()[1])
     assert caught.value.code == "webrtc_bind_failed"
 
 
@@ -111,7 +112,7 @@ async def test_a_port_that_dies_ends_its_viewers() -> None:
 
 
 async def test_a_full_socket_holds_every_viewer() -> None:
-    port = await open_port(Tally(), "127.0.0.1", 0)
+    port = await open_port(Tally(), Turns(), "127.0.0.1", 0)
     told: list[bool] = []
     connections = [LiteConnection(port, ("127.0.0.1",), "them", "x" * 22, told.append) for _ in range(2)]
     port.pause_writing()
@@ -126,7 +127,7 @@ async def test_a_full_socket_holds_every_viewer() -> None:
 
 
 async def test_what_waits_for_dtls_is_bounded() -> None:
-    port = await open_port(Tally(), "127.0.0.1", 0)
+    port = await open_port(Tally(), Turns(), "127.0.0.1", 0)
     it = LiteConnection(port, ("127.0.0.1",), "them", "x" * 22, lambda is_writable: None)
     with pytest.raises(ConnectionError):
         await it.send(b"nobody is there")

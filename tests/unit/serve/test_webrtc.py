@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import aioice.ice
 import pytest
-from aiortc import RTCPeerConnection, rtcrtpsender
+from aiortc import RTCPeerConnection, rtcrtpreceiver, rtcrtpsender
 
 from gbgw._webrtc import Payloads
 from gbgw.base import limits
@@ -189,6 +189,25 @@ async def test_a_viewer_of_the_other_law_hears_the_same_samples() -> None:
         live = await camera.run(60)
         await until(lambda: player.sound == sound(live).translate(payloads.MU_FROM_A))
         assert player.packets["video"] == []
+
+
+@pytest.mark.parametrize("setup", ["actpass", "active", "passive"])
+async def test_packets_are_protected_by_the_cheapest_profile(setup: str) -> None:
+    """Where the viewer leaves it open we are the DTLS server and choose; else who is (RFC 5764 section 4.1.2)."""
+    camera = Camera(units())
+    camera.push(30)
+    async with bench(camera.stream) as it, Player() as player:
+        offer = (await player.offer()).replace("a=setup:actpass", f"a=setup:{setup}")
+        answer, _, _ = await it.answer(offer)
+        assert f"a=setup:{'active' if setup == 'passive' else 'passive'}\r\n" in answer
+        if setup == "passive":  # aiortc then expects to be the server
+            for transport in player.peer._RTCPeerConnection__dtlsTransports:  # type: ignore[attr-defined]
+                transport._set_role("server")
+        await it.connect(player, answer)
+        camera.push(30)
+        await until(lambda: len(player.pictures) > 20)
+        chosen = player.peer.getTransceivers()[0].receiver.transport._ssl.get_selected_srtp_profile()  # type: ignore[union-attr]
+        assert chosen == (b"SRTP_AEAD_AES_256_GCM" if setup == "passive" else b"SRTP_AEAD_AES_128_GCM")
 
 
 @dataclass
@@ -872,6 +891,7 @@ async def test_a_client_that_leaves_while_it_posts(monkeypatch: pytest.MonkeyPat
         (RTCPeerConnection, "_RTCPeerConnection__connect"),
         (rtcrtpsender.RTCRtpSender, "_send_keyframe"),
         (rtcrtpsender, "RTP_HISTORY_SIZE"),
+        (rtcrtpreceiver, "RemoteBitrateEstimator"),
         (aioice.ice.Connection, "get_component_candidates"),
     ],
 )
@@ -893,6 +913,7 @@ async def test_every_internal_of_a_connection_is_there() -> None:
         assert transports
         assert peer._RTCPeerConnection__dtlsTransports  # type: ignore[attr-defined]
         assert peer._RTCPeerConnection__closeTask is None  # type: ignore[attr-defined]
+        assert len(peer._RTCPeerConnection__certificates) == 1  # type: ignore[attr-defined]
         for transport in transports:
             ice = transport.iceGatherer._connection
             assert {"_queue", "_check_list", "_protocols", "_closing"} <= vars(ice).keys()
