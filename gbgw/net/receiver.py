@@ -160,8 +160,8 @@ class Receiver:
                 self._step("first_packet", event.at)
             else:
                 self._look_at_program(event.at)
-        if not self._closed:
-            self._wind(now)
+        if not (self.is_driven and self._is_playing) and not self._closed:
+            self._wind(now)  # else nothing of this way waits: the thread keeps the fold's time, the stream has none
 
     def push_rtcp(self, datagram: bytes, now: float) -> None:
         for report in _rtp.parse_rtcp(datagram):
