@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Final, Self
 
+from gbgw.base import limits
 from gbgw.base.errors import RequestError
 from gbgw.base.tally import Tally
 from gbgw.commands import Commands
@@ -67,8 +68,10 @@ class CameraDesk:
                 found = notices.alarm(document, device_id)
                 self._events.emit("device.alarm", id=device_id, alarm=dataclasses.asdict(found))
             case "MobilePosition":
-                for position in notices.positions(document, device_id):
-                    self._events.emit("device.position", id=device_id, position=dataclasses.asdict(position))
+                positions = [dataclasses.asdict(each) for each in notices.positions(document, device_id)]
+                for first in range(0, len(positions), limits.POSITIONS_TOLD):
+                    told = positions[first : first + limits.POSITIONS_TOLD]
+                    self._events.emit("device.positions", id=device_id, positions=told)
 
     def gone(self, device_id: str) -> None:
         self._steering.gone(device_id)

@@ -7,13 +7,13 @@ A position without two readable degrees is none.
 from dataclasses import dataclass
 from typing import Final
 
+from gbgw.base import limits
 from gbgw.gb import schema
 from gbgw.gb.manscdp import Document, Edition
 from gbgw.gb.schema import named
 from gbgw.gb.xml import Element
 
 METHODS: Final = range(1, 8)  # phone, device, SMS, GPS, video, device fault, other; 0 is for all, in filters
-POSITIONS: Final = 10_000  # of one message, as a catalog's
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class _Sample:
 
 @dataclass(frozen=True, slots=True)
 class _Samples:
-    items: tuple[_Sample, ...] = named("Item", default=(), listed_in="DeviceList", most=POSITIONS)
+    items: tuple[_Sample, ...] = named("Item", default=(), listed_in="DeviceList", most=limits.POSITIONS)
 
 
 def methods(text: str) -> tuple[int, ...]:

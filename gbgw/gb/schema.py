@@ -12,16 +12,17 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
 
+from gbgw.base import limits
 from gbgw.gb.manscdp import Field
 from gbgw.gb.xml import Element
 
 R = TypeVar("R")
-TEXT: Final = 1_024  # characters kept of one field
-ITEMS: Final = 512  # of one list: devices were seen to list 300 presets
 _WHOLE: Final = (1 << 63) - 1
 
 
-def named(element: str, *, default: Any = None, listed_in: str = "", most: int = ITEMS, count: str = "") -> Any:
+def named(
+    element: str, *, default: Any = None, listed_in: str = "", most: int = limits.ANSWER_ITEMS, count: str = ""
+) -> Any:
     """A field with an element name of its own. listed_in: the element around the items of a list, which then has the
     attribute Num; count: an element before it that tells how many there are; most: of them that are kept."""
     meta = {"element": element, "list": listed_in, "most": most, "count": count}
@@ -65,7 +66,7 @@ def _columns(record: type) -> tuple[_Column, ...]:
                 kind,
                 repeats,
                 meta.get("list", ""),
-                meta.get("most", ITEMS),
+                meta.get("most", limits.ANSWER_ITEMS),
                 meta.get("count", ""),
             )
         )
@@ -101,7 +102,7 @@ def _value(kind: type, element: Element) -> Any:
         return read(kind, element)
     text = element.text
     if kind is str:
-        return text[:TEXT]
+        return text[: limits.ANSWER_TEXT]
     if kind is bool:
         return text.upper() in ("1", "TRUE", "ON", "YES") if text else None
     try:

@@ -450,7 +450,7 @@ async def test_alarms_and_positions_of_both_editions_are_told(gateway_at: Gatewa
 
         async def follow() -> None:
             async for event in gateway.events.follow():
-                if event.type in ("device.alarm", "device.position"):
+                if event.type in ("device.alarm", "device.positions"):
                     seen.append((event.type, event.data))
 
         following = asyncio.create_task(follow(), name="test:follow")
@@ -461,7 +461,7 @@ async def test_alarms_and_positions_of_both_editions_are_told(gateway_at: Gatewa
         await fact(lambda: len(seen) == 4, "four events")
         following.cancel()
         assert [data["alarm"]["methods"] for kind, data in seen if kind == "device.alarm"] == [(1, 2), (1, 2)]
-        positions = [data["position"] for kind, data in seen if kind == "device.position"]
+        positions = [each for kind, data in seen if kind == "device.positions" for each in data["positions"]]
         assert [(data["device_id"], data["longitude"], data["latitude"]) for data in positions] == [
             (DEVICE, 121.1, 31.2),
             (CHANNEL, 121.1, 31.2),

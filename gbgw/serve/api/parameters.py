@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from pydantic import RootModel, model_validator
 
+from gbgw.base import limits
 from gbgw.base.errors import RequestError
 from gbgw.gb import parameters, schema
 from gbgw.gb.parameters import GROUPS, Parameters
@@ -40,7 +41,7 @@ def _check(record: Any, data: Any, where: str) -> None:
         if column.repeats and len(values) > column.most:
             raise ValueError(f"{where}{name} has more than {column.most} items")
         for each in values:
-            if isinstance(each, str) and len(each) > schema.TEXT:
+            if isinstance(each, str) and len(each) > limits.ANSWER_TEXT:
                 raise ValueError(f"{where}{name} is too long")
             if dataclasses.is_dataclass(column.kind):
                 _check(column.kind, each, f"{where}{name}.")

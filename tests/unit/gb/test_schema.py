@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gbgw.base import limits
 from gbgw.base.errors import RequestError
 from gbgw.gb import answers, manscdp, parameters, schema, xml
 from gbgw.gb.answers import Preset, Presets, SdCards
@@ -95,7 +96,7 @@ def test_reading_forgives() -> None:
     ]
     assert read(Presets, "") == Presets()
     many = "".join(f"<Item><PresetID>{n}</PresetID></Item>" for n in range(2_000))
-    assert len(read(Presets, f"<PresetList>{many}</PresetList>").presets) == schema.ITEMS
+    assert len(read(Presets, f"<PresetList>{many}</PresetList>").presets) == limits.ANSWER_ITEMS
     assert len(read(SdCards, f"<SDCardStatusInfo>{many}</SDCardStatusInfo>").cards) == 8
 
 

@@ -6,6 +6,7 @@ import stat
 import threading
 from collections.abc import AsyncIterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from gbgw.gb.manscdp import CatalogItem
 from gbgw.gb.registrar import Binding
 from gbgw.sip.flow import Flow
 from gbgw.store import sqlite as store_module
-from gbgw.store.base import Device, Store, StoredCatalog, StoredDialog, StoreError, Token
+from gbgw.store.base import AuditRow, Device, Store, StoredCatalog, StoredDialog, StoreError, Token
 from gbgw.store.sqlite import BATCH_SECONDS, VERSION, SqliteStore
 
 CAMERA = "34020000001320000001"
@@ -268,3 +269,45 @@ async def test_items_of_another_release_are_read(store: SqliteStore) -> None:
     text = json.dumps({"device_id": "1", "name": "kept", "field_of_tomorrow": 5})
     await store._durable(store_module._statement("UPDATE channels SET item = ?", (text,)))
     assert (await store.catalogs())[0].items == (CatalogItem("1", "kept"),)
+
+
+def command(number: int, device_id: str = CAMERA) -> AuditRow:
+    return AuditRow(0, float(number), "t1", "Ann", "192.0.2.7", f"action.{number}", device_id, "", "ok", '{"n":"门"}')
+
+
+async def test_the_audit_log_survives_and_is_read_backwards(store: SqliteStore) -> None:
+    for number in range(5):
+        store.add_audit(command(number, CAMERA if number % 2 else "door_7"))
+    again = await reopened(store)
+    try:
+        rows = await again.audit(2)
+        assert [row.action for row in rows] == ["action.4", "action.3"]
+        assert [row.action for row in await again.audit(9, before=rows[-1].id)] == ["action.2", "action.1", "action.0"]
+        assert [row.action for row in await again.audit(9, device_id=CAMERA)] == ["action.3", "action.1"]
+        assert rows[0] == replace(command(4, "door_7"), id=rows[0].id)
+    finally:
+        await again.close()
+
+
+async def test_the_audit_log_keeps_the_newest(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "AUDIT_ROWS", 3)
+    for number in range(10):
+        store.add_audit(command(number))
+    assert [row.action for row in await store.audit(99)] == ["action.9", "action.8", "action.7"]
+    assert await store.delete_device(CAMERA) is False
+    assert len(await store.audit(99)) == 3, "what was done to a device outlives it"
+
+
+async def test_a_file_of_the_first_version_gets_its_audit_log(tmp_path: Path) -> None:
+    path = tmp_path / "old.db"
+    with closing(sqlite3.connect(path)) as old:
+        old.executescript(f"{store_module.MIGRATIONS[0]};PRAGMA user_version = 1;")
+        old.execute("INSERT INTO tokens VALUES ('ab', 'old', 'view', 1.0, NULL)")
+        old.commit()
+    store = await SqliteStore.open(path)
+    try:
+        store.add_audit(command(1))
+        assert len(await store.audit(9)) == 1
+        assert [token.name for token in await store.tokens()] == ["old"]
+    finally:
+        await store.close()
