@@ -12,10 +12,13 @@ process down, loudly.
 import asyncio
 import os
 import secrets
+import tempfile
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import AsyncExitStack, aclosing
+from copy import copy
 from datetime import UTC, datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Self
 
@@ -30,6 +33,8 @@ from gbgw.control import ControlDesk, TokenRows
 from gbgw.devices import Devices
 from gbgw.dialogs import Dialogs
 from gbgw.directory import Directory
+from gbgw.downloads import Downloads
+from gbgw.fetching import muxed
 from gbgw.gb import ids, invite
 from gbgw.gb.control import KeyFrameCommands
 from gbgw.gb.invite import Platform
@@ -50,7 +55,7 @@ from gbgw.serve import places
 from gbgw.serve.auth import Authority
 from gbgw.serve.context import Serving
 from gbgw.serve.http import HttpServer
-from gbgw.serve.relay import Relay
+from gbgw.serve.relay import Relay, fetched
 from gbgw.serve.source import AudioChoice, Sample, StreamKey
 from gbgw.serve.viewers import Viewers
 from gbgw.serve.webrtc import WebRtc
@@ -99,6 +104,7 @@ class Gateway:
         self._stopping = False
         self._pool: WorkerPool | None = None
         self._webrtc: WebRtc | None = None
+        self._relay: Relay | None = None
         self._kept_places: dict[int, Seat] = {}  # by ticket
         self._tickets = 0
         self._reinvited: dict[str, list[float]] = {}  # when, by key
@@ -151,8 +157,16 @@ class Gateway:
             stack.push_async_callback(self._close_sessions)
             for dialog in await self._store.dialogs():
                 self._tasks.create_task(self._dialogs.end_old(dialog, self._sip), name=f"orphan:{dialog.key}")
+            self.downloads = Downloads(
+                self.config.download,
+                _download_folder(self.config),
+                fetch=self._recording,
+                played=self._played,
+                tally=self.tally,
+            )
             self._authority = await self._authorise()
             self._http = await stack.enter_async_context(await self._http_server(stack))
+            await stack.enter_async_context(self.downloads)
             self._exit = stack.pop_all()
         workers = {"workers": self._pool.pids} if self._pool is not None else {}
         self._log.info("ready", http=self.http_url, sip=list(self.config.sip.listen), **workers)
@@ -381,7 +395,29 @@ class Gateway:
                     stream=str(key),
                 )
             linger = self.config.media.linger_seconds
-        return Past(key.start, key.stop, key.name, linger)
+        download = self.downloads.get(key.name) if key.name.startswith(places.DOWNLOAD) else None
+        return Past(key.start, key.stop, key.name, linger, download.speed if download is not None else None)
+
+    async def _recording(self, key: str) -> AsyncGenerator[bytes, None]:
+        """Yield a recording as FLV, as its device sends it. Raises the cause when it breaks off."""
+        if self._pool is not None:
+            assert self._relay is not None
+            source = fetched(self._relay, await self.passage(key), key, ".flv")
+        else:
+            source = muxed(self, self.feeds, key)
+        async with aclosing(source) as pieces:
+            async for piece in pieces:
+                yield piece
+        session = self.last_session(key)
+        if session is not None:
+            await session.closed()
+            if session.cause is not None:
+                raise copy(session.cause)
+
+    def _played(self, key: str) -> float:
+        """Seconds of a recording that have come so far."""
+        session = self.last_session(key)
+        return session.figures().played_seconds if session is not None else 0.0
 
     async def _supervise(self, session: Session) -> None:
         try:
@@ -606,7 +642,7 @@ class Gateway:
         if self._pool is None:
             self._webrtc = await stack.enter_async_context(WebRtc(self.config.webrtc, tally=self.tally))
         else:
-            relay = await stack.enter_async_context(Relay(self))
+            self._relay = relay = await stack.enter_async_context(Relay(self))
         serving = Serving(
             source=self,
             control=desk,
@@ -682,6 +718,15 @@ def _logging_as_here(config: Config) -> Config:
 
 def _stopping(key: str) -> LocalError:
     return LocalError("the gateway is stopping", code="stopping", remedy="try again in a moment", stream=key)
+
+
+def _download_folder(config: Config) -> Path:
+    """Where downloads go: beside the store; of a store in memory, into the machine's folder for what may vanish."""
+    if config.download.folder:
+        return Path(config.download.folder)
+    store = _store_path(config.store.url)
+    parent = Path(tempfile.gettempdir()) / f"gbgw-{os.getpid()}" if store == ":memory:" else Path(store).parent
+    return parent / "downloads"
 
 
 def _store_path(url: str) -> str:

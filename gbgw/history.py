@@ -1,17 +1,20 @@
 """What the REST API sees and steers of the past that devices keep (serve.history.History)."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gbgw.base.errors import MediaError, RequestError
 from gbgw.control import cause_of
+from gbgw.downloads import Download
 from gbgw.gb.manscdp import edition_of
 from gbgw.gb.records import Record
 from gbgw.serve import places
-from gbgw.serve.history import PlaybackChange, PlaybackInfo, Recording, Recordings, RecordType
-from gbgw.serve.source import StreamKey
+from gbgw.serve.history import DownloadInfo, PlaybackChange, PlaybackInfo, Recording, Recordings, RecordType
+from gbgw.serve.source import Cause, StreamKey
 from gbgw.session import Session
 
 if TYPE_CHECKING:
@@ -108,6 +111,44 @@ class HistoryDesk:
             )
             await session.closed()
 
+    # Downloads
+
+    def downloads(self) -> Sequence[DownloadInfo]:
+        return [_download(row) for row in self._gateway.downloads.rows()]
+
+    def download(self, download_id: str) -> DownloadInfo:
+        return _download(self._download(download_id))
+
+    def download_file(self, download_id: str) -> Path:
+        row = self._download(download_id)
+        if row.state != "done":
+            raise RequestError(
+                "the download is not finished",
+                status=409,
+                code="not_finished",
+                remedy="wait until its state is done; a failed one names its cause",
+            )
+        return self._gateway.downloads.file(row)
+
+    async def make_download(self, device_id: str, channel_id: str, start: int, end: int, speed: int) -> DownloadInfo:
+        self._gateway.directory.find(device_id, channel_id)
+        key = StreamKey(device_id, channel_id, "", start, end, places.new_name(places.DOWNLOAD))
+        return _download(await self._gateway.downloads.start(key, speed))
+
+    async def end_download(self, download_id: str) -> None:
+        await self._gateway.downloads.delete(download_id)
+
+    def _download(self, download_id: str) -> Download:
+        row = self._gateway.downloads.get(download_id)
+        if row is None:
+            raise RequestError(
+                "there is no such download (any more)",
+                status=404,
+                code="unknown_download",
+                remedy="/api/v1/downloads lists them",
+            )
+        return row
+
     def _key(self, playback_id: str) -> StreamKey:
         playback = self._gateway.playbacks.get(playback_id, asyncio.get_running_loop().time())
         key = playback.key if playback is not None else self._running(playback_id)
@@ -146,6 +187,30 @@ class HistoryDesk:
             playhead.scale if playhead is not None else 1.0,
             figures.speed if figures is not None else None,
         )
+
+
+def _download(row: Download) -> DownloadInfo:
+    key = row.span
+    seconds = min(row.played_seconds, key.stop - key.start)
+    done = row.state in ("finishing", "done")
+    took = (row.ended_at or time.time()) - row.began_at if row.began_at is not None else 0.0
+    return DownloadInfo(
+        row.id,
+        key.device_id,
+        key.channel_id,
+        row.key,
+        datetime.fromtimestamp(key.start, UTC),
+        datetime.fromtimestamp(key.stop, UTC),
+        row.speed,
+        row.state,
+        Cause(row.code, row.message, row.remedy) if row.code else None,
+        datetime.fromtimestamp(row.made_at, UTC),
+        datetime.fromtimestamp(row.ended_at, UTC) if row.ended_at is not None else None,
+        round(seconds, 1),
+        100.0 if done else round(100 * seconds / (key.stop - key.start), 1),
+        round(seconds / took, 2) if took > 1 else None,
+        row.bytes,
+    )
 
 
 def _recording(record: Record, identity: str) -> Recording:

@@ -51,12 +51,14 @@ class Past:
     """What of a channel's recordings is wanted.
 
     start, stop: Unix seconds. name: of this one among the sessions of the same span. linger_seconds: without viewers.
+    download_speed: times the recorded one, of a download; None: it is played.
     """
 
     start: int
     stop: int
     name: str
     linger_seconds: float = limits.PLAYBACK_LINGER_SECONDS
+    download_speed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +78,10 @@ class Target:
         return live if past is None else f"{live}-{past.start}-{past.stop}-{past.name}"
 
     @property
-    def kind(self) -> Literal["live", "playback"]:
-        return "live" if self.past is None else "playback"
+    def kind(self) -> Literal["live", "playback", "download"]:
+        if self.past is None:
+            return "live"
+        return "playback" if self.past.download_speed is None else "download"
 
 
 class Signalling(Protocol):
@@ -397,6 +401,7 @@ class Session:
             channel_id=target.channel_id,
             start=past.start,
             stop=past.stop,
+            download_speed=past.download_speed,
         )
 
     async def _play(self, call: Invitation) -> None:

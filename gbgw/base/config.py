@@ -182,6 +182,12 @@ class StoreConfig(Section):
         return value
 
 
+class DownloadConfig(Section):
+    folder: str = Field("", description="of downloaded recordings; empty: `downloads` beside the store")
+    gigabytes: float = Field(20, gt=0, le=1_000_000, description="that they may hold together")
+    hours: float = Field(24, gt=0, le=8_760, description="that a finished one is kept")
+
+
 class AuthConfig(Section):
     play: Literal["token", "open"] = "token"
     admin_token_file: str = Field("", description="the first start writes the admin token here, mode 0600")
@@ -201,6 +207,7 @@ class Config(Section):
     webrtc: WebRtcConfig = WebRtcConfig()
     http: HttpConfig = HttpConfig()
     store: StoreConfig = StoreConfig()
+    download: DownloadConfig = DownloadConfig()
     auth: AuthConfig = AuthConfig()
     log: LogConfig = LogConfig()
 

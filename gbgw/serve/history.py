@@ -6,6 +6,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Literal, Protocol
 
 from gbgw.serve.source import Cause, StreamState
@@ -62,6 +63,27 @@ class PlaybackChange:
     paused: bool | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class DownloadInfo:
+    """A recording on its way to a file of the gateway. Idle and finished ones are listed, too."""
+
+    id: str
+    device_id: str
+    channel_id: str
+    stream: str  # its key among the streams while it runs
+    start: datetime
+    end: datetime
+    speed: int  # times the recorded one, as asked
+    state: Literal["waiting", "running", "finishing", "done", "failed"]
+    cause: Cause | None
+    made: datetime
+    ended: datetime | None
+    seconds: float  # of the recording, fetched so far
+    percent: float
+    measured_speed: float | None  # times the recorded one, so far
+    bytes: int  # fetched so far; of the file once it is done
+
+
 class History(Protocol):
     """What the API asks of the gateway about the past."""
 
@@ -84,3 +106,18 @@ class History(Protocol):
 
     async def end_playback(self, playback_id: str) -> None:
         """End it; quiet when it is unknown (idempotent)."""
+
+    def downloads(self) -> Sequence[DownloadInfo]:
+        """All that are known, ordered by id."""
+
+    def download(self, download_id: str) -> DownloadInfo:
+        """Raises RequestError 404 `unknown_download`."""
+
+    def download_file(self, download_id: str) -> Path:
+        """The finished MP4. Raises RequestError 404 `unknown_download`, 409 `not_finished`."""
+
+    async def make_download(self, device_id: str, channel_id: str, start: int, end: int, speed: int) -> DownloadInfo:
+        """Begin one. Raises RequestError 404, LimitError."""
+
+    async def end_download(self, download_id: str) -> None:
+        """Stop it and remove its file; quiet when it is unknown (idempotent)."""

@@ -22,11 +22,12 @@ LIVE: Final = f"/live/{_KEY}"
 PLAYBACK: Final = f"/playback/{_KEY}/{{start:{TIME}}}-{{end:{TIME}}}{{name:(?:-p[0-9a-f]{{8}})?}}"
 PLACES: Final = (LIVE, PLAYBACK)
 OWN: Final = "a"  # begins the name of a playback that nobody else can open
+DOWNLOAD: Final = "d"  # begins the name of a download
 SHARED: Final = "p"  # begins the name of one that the API made
 
 
 def new_name(kind: str) -> str:
-    """Return a name that no other playback has. kind: OWN or SHARED."""
+    """Return a name that no other playback has. kind: OWN, SHARED or DOWNLOAD."""
     return kind + secrets.token_hex(4)
 
 

@@ -9,9 +9,12 @@ descriptors travel (the worker package).
 """
 
 import asyncio
+import json
 import os
 import re
 import socket
+from collections.abc import AsyncGenerator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 import aiohttp
@@ -26,7 +29,8 @@ from gbgw.serve import hls
 from gbgw.serve.auth import check_origin
 from gbgw.serve.context import KEY_HEADER, LOCAL_HEADER, PATH, REMOTE_HEADER, SERVING, TICKET_HEADER, Serving
 from gbgw.serve.flv import Wish
-from gbgw.serve.places import PLACES, address_of, place_of
+from gbgw.serve.places import PLACES, address_of, path_of, place_of
+from gbgw.serve.source import StreamKey
 from gbgw.serve.whep import read_offer
 
 if TYPE_CHECKING:
@@ -230,6 +234,36 @@ async def of_session(request: web.Request) -> web.StreamResponse:
 
 async def any_worker(request: web.Request) -> web.StreamResponse:
     return await _pass_on(request, _relay(request.app[SERVING]).carriers.any_carrier())
+
+
+async def fetched(relay: Relay, passage: Passage, key: str, ending: str) -> AsyncGenerator[bytes, None]:
+    """Yield an endless answer of a worker for control itself. Raises LocalError where the worker gives none."""
+    client = await relay.client(passage.carrier)
+    headers = {TICKET_HEADER: passage.ticket, KEY_HEADER: key}
+    place = path_of(str(replace(StreamKey.parse(key), name="")))  # the header names it
+    url = URL.build(scheme="http", host="worker", path=f"{place}{ending}", query_string="audio=native")
+    try:
+        async with client.get(url, headers=headers) as answer:
+            passage.release()
+            if answer.status != 200:
+                raise _as_told(await answer.read(), key)
+            async for piece in answer.content.iter_chunked(_PIECE_BYTES):
+                yield piece
+    except aiohttp.ClientError as error:
+        raise LocalError(
+            "the media worker that had the stream died", code="worker_lost", remedy="start it again", stream=key
+        ) from error
+    finally:
+        passage.release()
+
+
+def _as_told(body: bytes, key: str) -> LocalError:
+    """The error in a worker's answer."""
+    try:
+        told = json.loads(body)["error"]
+        return LocalError(str(told["message"]), code=str(told["code"]), remedy=str(told["remedy"]), stream=key)
+    except (ValueError, KeyError, TypeError):
+        return LocalError("a media worker gave an answer that means nothing", code="worker_protocol", stream=key)
 
 
 def _relay(serving: Serving) -> Relay:

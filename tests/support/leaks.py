@@ -52,7 +52,9 @@ class Snapshot:
         ]
         found += [f"{count} file(s) {name}" for name, count in (after.files - self.files).items()]
         # The loop's own default executor lives as long as the loop does.
-        found += [f"thread {name}" for name in after.threads - self.threads if not name.startswith("asyncio_")]
+        found += [
+            f"thread {name}" for name in after.threads - self.threads if not name.startswith(("asyncio_", "uvloop_"))
+        ]
         found += [f"process {pid}" for pid in after.children - self.children]
         return found
 

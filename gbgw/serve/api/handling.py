@@ -17,6 +17,7 @@ from gbgw.serve.openapi import NOBODY, Call, Route
 
 DEFAULT_PAGE: Final = 100
 _BODY_SECONDS: Final = 20.0
+_BY_ADDRESS: Final = ("text/event-stream", "video/mp4")  # asked for by elements of a page, which send no headers
 _PAGES: Final = TypeAdapter(Page[Any])
 
 
@@ -27,7 +28,7 @@ def handler(route: Route) -> Any:
         serving = request.app[SERVING]
         caller = NOBODY
         if route.scope is not None:
-            row = serving.authority.require(request, route.scope, query=route.media == "text/event-stream")
+            row = serving.authority.require(request, route.scope, query=route.media in _BY_ADDRESS)
             caller = Caller(row.id, row.name, serving.remote(request), allows(row, "admin"))
         body = await _read(request, route.body) if route.body is not None else None
         limit, after = paging(request) if route.paged else (DEFAULT_PAGE, "")

@@ -3,15 +3,17 @@
 from datetime import datetime
 from typing import Any, Final, Literal
 
+from aiohttp import web
 from pydantic import AwareDatetime, BaseModel, Field
 from pydantic.dataclasses import dataclass
 
+from gbgw.base import limits
 from gbgw.base.errors import RequestError
 from gbgw.serve.api.shapes import CAMERA, GONE, Input, Page, channel_of, page_of
-from gbgw.serve.history import PlaybackChange, PlaybackInfo, Recording, RecordType
+from gbgw.serve.history import DownloadInfo, PlaybackChange, PlaybackInfo, Recording, RecordType
 from gbgw.serve.openapi import Call, Query, Route
 from gbgw.serve.source import Cause, StreamKey, StreamState
-from gbgw.serve.spans import read_time
+from gbgw.serve.spans import read_time, write_time
 
 _TYPES: Final[tuple[RecordType, ...]] = ("time", "alarm", "manual", "all")
 
@@ -78,13 +80,7 @@ async def list_playbacks(call: Call) -> Any:
 
 
 async def make_playback(call: Call) -> Any:
-    body: PlaybackInput = call.body
-    key = StreamKey.parse(body.key)
-    start, end = int(body.start.timestamp()), int(body.end.timestamp())
-    if key.is_history or not 0 <= start < end:
-        raise RequestError("The span is none.", code="bad_span", remedy="Give DEVICE-CHANNEL, a start and a later end.")
-    made = call.serving.history.make_playback(key.device_id, key.channel_id, start, end)
-    return _playback_out(call, made)
+    return _playback_out(call, call.serving.history.make_playback(*_wanted(call.body)))
 
 
 async def get_playback(call: Call) -> Any:
@@ -102,6 +98,51 @@ async def change_playback(call: Call) -> Any:
 
 async def end_playback(call: Call) -> None:
     await call.serving.history.end_playback(call.path["playback"])
+
+
+class DownloadInput(PlaybackInput):
+    speed: int = Field(
+        4, ge=1, le=limits.DOWNLOAD_SPEED, description="times the recorded one; devices take the nearest"
+    )
+
+
+async def list_downloads(call: Call) -> Any:
+    return page_of(call, call.serving.history.downloads(), lambda download: download.id)
+
+
+async def make_download(call: Call) -> Any:
+    body: DownloadInput = call.body
+    device_id, channel_id, start, end = _wanted(body)
+    return await call.serving.history.make_download(device_id, channel_id, start, end, body.speed)
+
+
+async def get_download(call: Call) -> Any:
+    return call.serving.history.download(call.path["download"])
+
+
+async def end_download(call: Call) -> None:
+    await call.serving.history.end_download(call.path["download"])
+
+
+async def get_file(call: Call) -> web.StreamResponse:
+    """The MP4, whole or by ranges."""
+    history = call.serving.history
+    info = history.download(call.path["download"])
+    name = f"{info.channel_id}-{write_time(int(info.start.timestamp()))}-{write_time(int(info.end.timestamp()))}.mp4"
+    response = web.FileResponse(history.download_file(info.id))
+    response.content_type = "video/mp4"
+    response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
+    response.headers["Cache-Control"] = "private, max-age=60"
+    return response
+
+
+def _wanted(body: PlaybackInput) -> tuple[str, str, int, int]:
+    """Device, channel, start and end. Raises RequestError `bad_span`."""
+    key = StreamKey.parse(body.key)
+    start, end = int(body.start.timestamp()), int(body.end.timestamp())
+    if key.is_history or not 0 <= start < end:
+        raise RequestError("The span is none.", code="bad_span", remedy="Give DEVICE-CHANNEL, a start and a later end.")
+    return key.device_id, key.channel_id, start, end
 
 
 def _playback_out(call: Call, info: PlaybackInfo) -> PlaybackOut:
@@ -166,4 +207,30 @@ ROUTES: Final[tuple[Route, ...]] = (
         errors=CAMERA,
     ),
     Route("DELETE", "/playbacks/{playback}", end_playback, "End a playback", "view"),
+    Route("GET", "/downloads", list_downloads, "Downloads of recordings", "view", Page[DownloadInfo], paged=True),
+    Route(
+        "POST",
+        "/downloads",
+        make_download,
+        "Fetch a recording into a file, faster than it was made",
+        "control",
+        DownloadInfo,
+        DownloadInput,
+        status=201,
+        idempotent=False,
+        errors=CAMERA,
+    ),
+    Route("GET", "/downloads/{download}", get_download, "How far a download is", "view", DownloadInfo, errors=GONE),
+    Route(
+        "GET",
+        "/downloads/{download}/file",
+        get_file,
+        "The finished file, whole or by ranges; ?token= is taken, since links send no headers",
+        "view",
+        str,
+        query=(Query("token", "string", "bearer token"),),
+        errors=(404, 409),
+        media="video/mp4",
+    ),
+    Route("DELETE", "/downloads/{download}", end_download, "Stop a download and remove its file", "control"),
 )

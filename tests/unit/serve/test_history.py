@@ -1,11 +1,12 @@
 """The API of recordings on devices, over a real loopback server."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 from gbgw.base.errors import RequestError
 from gbgw.serve.api import PREFIX
-from gbgw.serve.history import PlaybackChange, PlaybackInfo, Recording, Recordings, RecordType
-from tests.unit.serve.support import CHANNEL, DEVICE, KEY, World, world
+from gbgw.serve.history import DownloadInfo, PlaybackChange, PlaybackInfo, Recording, Recordings, RecordType
+from tests.unit.serve.support import CHANNEL, DEVICE, KEY, NOW, World, world
 
 RECORDS = f"{PREFIX}/devices/{DEVICE}/channels/{CHANNEL}/records"
 SPAN = "start=20260203T000000Z&end=20260204T000000Z"
@@ -24,6 +25,8 @@ class Past:
         self.complete = True
         self.rows: dict[str, PlaybackInfo] = {}
         self.changes: list[PlaybackChange] = []
+        self.fetched: dict[str, DownloadInfo] = {}
+        self.file: Path | None = None
 
     async def recordings(
         self, device_id: str, channel_id: str, start: int, end: int, kind: RecordType, *, kept: bool
@@ -52,6 +55,29 @@ class Past:
 
     async def end_playback(self, playback_id: str) -> None:
         self.rows.pop(playback_id, None)
+
+    def downloads(self) -> list[DownloadInfo]:
+        return [self.fetched[name] for name in sorted(self.fetched)]
+
+    def download(self, download_id: str) -> DownloadInfo:
+        if download_id not in self.fetched:
+            raise RequestError("There is none.", status=404, code="unknown_download")
+        return self.fetched[download_id]
+
+    def download_file(self, download_id: str) -> Path:
+        self.download(download_id)
+        if self.file is None:
+            raise RequestError("Not yet.", status=409, code="not_finished")
+        return self.file
+
+    async def make_download(self, device_id: str, channel_id: str, start: int, end: int, speed: int) -> DownloadInfo:
+        span = datetime.fromtimestamp(start, UTC), datetime.fromtimestamp(end, UTC)
+        made = DownloadInfo("d1", device_id, channel_id, KEY, *span, speed, "waiting", None, NOW, None, 0, 0, None, 0)
+        self.fetched["d1"] = made
+        return made
+
+    async def end_download(self, download_id: str) -> None:
+        self.fetched.pop(download_id, None)
 
 
 def with_past(it: World) -> Past:
@@ -143,3 +169,29 @@ async def test_playbacks_that_cannot_be_made() -> None:
             refused = await it.json("POST", PLAYBACKS, json={**BODY, **change}, status=400)
             assert refused["error"]["code"] == code
         assert past.rows == {}
+
+
+async def test_a_download_is_made_and_its_file_fetched_by_ranges(tmp_path: Path) -> None:
+    async with world() as it:
+        past = with_past(it)
+        path = f"{PREFIX}/downloads"
+        assert (await it.json("POST", path, json={**BODY, "speed": 17}, status=400))["error"]["code"] == "bad_body"
+        assert (await it.json("POST", path, json={**BODY, "end": BODY["start"]}, status=400))["error"][
+            "code"
+        ] == "bad_span"
+        made = await it.json("POST", path, json={**BODY, "speed": 8}, status=201)
+        assert (made["id"], made["speed"], made["state"]) == ("d1", 8, "waiting")
+        assert [item["id"] for item in (await it.json("GET", path))["items"]] == ["d1"]
+        assert (await it.json("GET", f"{path}/d1/file", status=409))["error"]["code"] == "not_finished"
+        past.file = tmp_path / "d1.mp4"
+        past.file.write_bytes(bytes(range(200)))
+        url = f"{it.url}{path}/d1/file?token={it.admin}"
+        async with it.client.get(url, headers={"Range": "bytes=10-19"}) as response:
+            assert (response.status, await response.read()) == (206, bytes(range(10, 20)))
+            assert response.content_type == "video/mp4"
+            name = f"{CHANNEL}-20260203T000000Z-20260203T010000Z.mp4"
+            assert response.headers["Content-Disposition"] == f'attachment; filename="{name}"'
+        async with it.client.get(f"{it.url}{path}/d1/file?token=gbgw_wrong") as response:
+            assert response.status == 401
+        await it.json("DELETE", f"{path}/d1", status=204)
+        await it.json("GET", f"{path}/d1", status=404)
