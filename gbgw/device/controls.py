@@ -15,6 +15,7 @@ from gbgw.device.options import DeviceOptions
 from gbgw.gb import answers, manscdp, parameters, schema
 from gbgw.gb.answers import (
     AlarmDuty,
+    CruiseTrack,
     CruiseTracks,
     DutyList,
     HomePosition,
@@ -162,7 +163,7 @@ class Controls:
             case "CruiseTrackListQuery":
                 record = CruiseTracks(camera.mount.cruises())
             case "CruiseTrackQuery":
-                record = camera.mount.cruise(int(element.get("Number")) if element.get("Number").isdigit() else 0)
+                record = camera.mount.cruise(answers.read(CruiseTrack, element).number or 0)
             case "PTZPosition":
                 record = camera.mount.position(now)
             case "SDCardStatus":

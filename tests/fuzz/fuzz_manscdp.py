@@ -1,10 +1,19 @@
-"""Fuzz target for gbgw/gb/manscdp: any bytes as the body of a MESSAGE."""
+"""Fuzz target for gbgw/gb/manscdp, the records made of it, and the simulated device that hears it: any bytes as the
+body of a MESSAGE."""
 
 from gbgw.base import limits
 from gbgw.base.errors import ManscdpError
-from gbgw.gb import manscdp
-from gbgw.gb.manscdp import CatalogPart
+from gbgw.device.controls import Controls
+from gbgw.device.options import DeviceOptions
+from gbgw.gb import answers, manscdp, notices, parameters, schema
+from gbgw.gb.manscdp import CatalogPart, DeviceControl, Document
 from gbgw.gb.xml import Element
+
+DEVICE = "34020000001320000001"
+RECORDS = (
+    *(answers.Presets, answers.HomePositionAnswer, answers.CruiseTracks, answers.CruiseTrackPoints),
+    *(answers.PtzPosition, answers.SdCards, answers.SnapshotsDone, answers.UpgradeResult, answers.DutyList),
+)
 
 
 def check(data: bytes) -> None:
@@ -17,6 +26,8 @@ def check(data: bytes) -> None:
     assert document.cmd_type
     assert document.sn is None or isinstance(document.sn, int)
     _bounded(document.element, 1)
+    _records(document)
+    _device(document)
     if isinstance(document.payload, CatalogPart):
         part = document.payload
         assert len(part.items) + part.skipped <= limits.CATALOG_ITEMS
@@ -25,6 +36,31 @@ def check(data: bytes) -> None:
         again = manscdp.parse(written).payload
         assert isinstance(again, CatalogPart)
         assert [item.device_id for item in again.items] == [item.device_id for item in part.items]
+
+
+def _records(document: Document) -> None:
+    """What the small answers, parameters and notices make of it: bounded values, whatever stands there."""
+    for record in RECORDS:
+        for value in schema.write(answers.read(record, document.element)):
+            assert len(str(value)) <= limits.ANSWER_ITEMS * (limits.ANSWER_TEXT + 1_024)
+    parameters.read(document.element)
+    assert set(notices.alarm(document, DEVICE).methods) <= set(notices.METHODS)
+    found = notices.positions(document, DEVICE)
+    assert len(found) <= limits.POSITIONS
+    assert all(abs(each.longitude) <= 180 and abs(each.latitude) <= 90 for each in found)
+
+
+def _device(document: Document) -> None:
+    """The simulated device hears it and goes on."""
+    controls = Controls(DeviceOptions(DEVICE, "34020000002000000001", "3402000000", ("192.0.2.1", 5060)))
+    if document.root == "Query":
+        controls.answer(document, 1.0, encoding=False)
+    elif isinstance(document.payload, DeviceControl):
+        controls.control(document, 1.0)
+        view = controls.view(DEVICE, 2.0)
+        assert 0 <= view.pan < 360
+    elif document.root == "Control" and document.cmd_type == "DeviceConfig":
+        controls.configure(document)
 
 
 def _bounded(element: Element, depth: int) -> None:
