@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import type { Track } from "../src/api/types";
-import { type Abilities, DeadEnds, maybeOtherwise, plan } from "../src/player/choose";
+import { type Abilities, DeadEnds, haveMore, haveOtherCodecs, maybeOtherwise, plan } from "../src/player/choose";
 
 const track = (kind: "video" | "audio", codec: string, rfc6381: string, more: Partial<Track> = {}): Track => ({
   kind, codec, rfc6381, width: 0, height: 0, sample_rate: 0, channels: 0, frame_rate: null, ...more,
@@ -86,5 +86,21 @@ describe("maybeOtherwise", () => {
     expect(maybeOtherwise("device_offline")).toBe(false);
     expect(maybeOtherwise("no_media")).toBe(false);
     expect(maybeOtherwise("invite_rejected_486")).toBe(false);
+  });
+});
+
+describe("what changed", () => {
+  const track = (kind: "audio" | "video", codec: string): Track => ({ kind, codec }) as unknown as Track;
+  const picture = track("video", "H264");
+  const sound = track("audio", "PCMA");
+  it("is another codec of the same kind", () => {
+    expect(haveOtherCodecs([picture, sound], [track("video", "H265"), sound])).toBe(true);
+    expect(haveOtherCodecs([picture, sound], [picture])).toBe(false);
+    expect(haveOtherCodecs([picture], [picture, sound])).toBe(false);
+  });
+  it("or a kind that was not there", () => {
+    expect(haveMore([picture], [picture, sound])).toBe(true);
+    expect(haveMore([picture, sound], [track("video", "H265"), sound])).toBe(false);
+    expect(haveMore([picture, sound], [picture])).toBe(false);
   });
 });

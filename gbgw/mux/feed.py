@@ -115,6 +115,7 @@ class Feed:
         self._origin: int | None = None
         self._last_dts = 0
         self._arrived = 0.0  # of the last unit, loop seconds
+        self._floor: int | None = None  # where the pictures of this generation begin, dts
         self._key_pts = 0
         self._tells_leading = form.name != "ts"
         self._gop: list[Chunk] = []
@@ -176,6 +177,7 @@ class Feed:
             )
             return
         is_change = self._init is not None
+        self._floor = None
         try:
             self._writer = open_writer(self.format, self.tracks, generation)
         except RefusedError as error:
@@ -218,6 +220,11 @@ class Feed:
             self._gop_open = False  # a new viewer may not be shown what follows a hole
         if unit.is_keyframe and track.is_video:
             self._key_pts = pts
+            if self._floor is None:
+                self._floor = dts
+        if self.format.adds_sound and self._is_too_early(track, dts):
+            self._tally.add("feed.before_start", now=unit.arrived)
+            return
         silence = self._silence
         if silence is None:
             self._write(writer, unit, track, pts, dts)
@@ -237,6 +244,14 @@ class Feed:
         self._finish(cause)
 
     # Inside
+
+    def _is_too_early(self, track: Track, dts: int) -> bool:
+        """Sound of before the first picture of a generation, which came late: behind a discontinuity players of HLS put
+        the first thing there, whatever it is, where the segment begins, and what follows with it.
+        """
+        if track.is_video or not any(other.is_video for other in self.tracks):
+            return False
+        return self._floor is None or dts < self._floor
 
     def _starts_gop(self, unit: AccessUnit, track: Track) -> bool:
         return unit.is_keyframe and (track.is_video or not any(other.is_video for other in self.tracks))

@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from gbgw.demo import Demo
 from tests.browser.conftest import Console
-from tests.browser.test_playback import ROUND
+from tests.browser.test_playback import ROUND, assert_sounds
 from tests.support.live import camera
 
 pytestmark = pytest.mark.browser
@@ -69,6 +69,17 @@ async def test_another_codec_is_watched_by_the_transcode(
         await until(console, "() => document.querySelector('[data-testid=player-notes]') !== null")
         await goes_on(console)
         await console.screenshot(f"codec-change-{protocol}")
+
+
+@pytest.mark.parametrize("protocol", ["ws-flv", "hls"])
+async def test_sound_that_comes_late_is_heard(demo: Demo, console_of: Callable[..., Any], protocol: str) -> None:
+    """Media Source Extensions take no further track: FLV is opened again, HLS had silence from the start."""
+    async with camera(demo, "late-audio") as own, console_of(demo) as console:
+        await console.play(own.key, protocol)
+        await console.next_counter()
+        await asyncio.sleep(CHANGE_SECONDS)
+        await goes_on(console, 50)
+        await assert_sounds(console)
 
 
 @pytest.mark.parametrize("protocol", ["hls", "webrtc"])

@@ -142,6 +142,11 @@ export function haveOtherCodecs(before: readonly Track[], now: readonly Track[])
   return now.some((track) => before.some((old) => old.kind === track.kind && old.codec !== track.codec));
 }
 
+/** Is there sound, or a picture, where there was none? Media Source Extensions take no further track once they have begun. */
+export function haveMore(before: readonly Track[], now: readonly Track[]): boolean {
+  return now.some((track) => before.every((old) => old.kind !== track.kind));
+}
+
 /** Causes that another protocol may not have; everything else is the camera's or the caller's and stays. */
 const OF_THE_PROTOCOL: ReadonlySet<string> = new Set([
   "no_codec_fits", "b_frames_unsupported", "codec_unsupported", "sdp_offer_invalid", "webrtc_off", "webrtc_slow",

@@ -54,8 +54,11 @@ export class FlvEngine implements Engine {
     if (this.stopped) return;
     this.stopped = true;
     this.source?.close();
-    this.player?.destroy();
+    const { player } = this;
     this.player = null;
+    player?.detachMediaElement();
+    // Not from within an event of its own: it goes on to tell of an error after that.
+    window.setTimeout(() => player?.destroy());
     this.context.video.removeAttribute("src");
   }
 

@@ -3,7 +3,7 @@ import { type Api, ApiError, errorOf, isAbort, toApiError } from "../api/client"
 import type { PlayToken, Track } from "../api/types";
 import { Store, settings } from "../store";
 import { againAfter } from "./again";
-import { type Attempt, type Choice, CHOICES, DeadEnds, type Note, type Protocol, askBrowser, haveOtherCodecs, maybeOtherwise, plan } from "./choose";
+import { type Attempt, type Choice, CHOICES, DeadEnds, type Note, type Protocol, askBrowser, haveMore, haveOtherCodecs, maybeOtherwise, plan } from "./choose";
 import type { Engine, EngineContext, Losses } from "./engine";
 import { FlvEngine } from "./flv";
 import { HlsEngine } from "./hls";
@@ -268,7 +268,8 @@ class Run {
     if (error.code !== "player_connection" && error.code !== "player_decode") return error;
     // WebRTC and HLS end without a word where the stream goes on in another codec.
     const now = await this.api.stream(this.key).catch(() => null);
-    const other = now !== null && now.tracks.length > 0 && haveOtherCodecs(this.state.get().tracks, now.tracks);
+    const { tracks } = this.state.get();
+    const other = now !== null && (haveOtherCodecs(tracks, now.tracks) || (error.code === "player_decode" && haveMore(tracks, now.tracks)));
     return other ? new ApiError(0, "tracks_changed", codecsOf(now.tracks)) : error;
   }
 

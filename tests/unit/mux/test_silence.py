@@ -164,6 +164,27 @@ def test_hls_has_no_picture_without_sound_before_a_discontinuity_or_the_end(is_e
     assert all((chunk.dts or 0) >= last[0xC0] for chunk in after)
 
 
+def test_behind_a_discontinuity_no_sound_is_older_than_the_first_picture() -> None:
+    """Real sound follows silence: what was said before the first picture of its generation is left out."""
+    mute = timed_units(PatternSpec(audio=None, width=320, height=180, seconds=2))
+    loud = timed_units(PatternSpec(audio=AAC, width=320, height=180, seconds=2))
+    stream, viewer = Stream("late"), Viewer()
+    Feeds().get(stream, "hls").attach(viewer)
+    feed(stream, mute)
+    moved = [unit.with_times((unit.pts or 0) + 180_000, (unit.dts or 0) + 180_000) for unit in loud]
+    sounds = [
+        unit.with_times((unit.pts or 0) - 36_000, (unit.dts or 0) - 36_000) for unit in moved if unit.codec is AAC
+    ]
+    pictures = [unit for unit in moved if unit.codec is H264]
+    feed(stream, [sounds[0], *sorted((*pictures, *sounds[1:]), key=lambda unit: unit.dts or 0)])
+    inits = [index for index, chunk in enumerate(viewer.chunks) if chunk.is_init]
+    assert len(inits) == 2
+    first, *rest = [chunk for chunk in viewer.chunks[inits[1] :] if not chunk.is_init]
+    assert first.starts_gop
+    assert any(chunk.track_id == 0xC0 for chunk in rest)
+    assert all((chunk.dts or 0) >= (first.dts or 0) for chunk in rest)
+
+
 def test_real_sound_is_left_alone() -> None:
     spec = PatternSpec(audio=AAC, width=320, height=180, seconds=4)
     _, viewer, muxed = published(spec)
