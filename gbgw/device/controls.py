@@ -31,7 +31,7 @@ from gbgw.gb.manscdp import DeviceControl, DeviceStatus, Document, Edition, Fiel
 from gbgw.gb.parameters import BasicParam, SnapShotConfig, VideoParamOpt
 from gbgw.gb.ptz import PtzCommand
 from gbgw.gb.xml import Element
-from gbgw.mux.view import View
+from gbgw.mux.view import AHEAD, View
 
 BEIJING: Final = timezone(timedelta(hours=8))
 CARD_MEGABYTES: Final = 64_000
@@ -70,7 +70,8 @@ class Controls:
 
     def __init__(self, options: DeviceOptions) -> None:
         self._options = options
-        self._cameras = {each: _Camera() for each in (options.device_id, *options.channel_ids)}
+        self._known = frozenset((options.device_id, *options.channel_ids))
+        self._cameras: dict[str, _Camera] = {}  # of those that were ever told or asked anything
         self._upgrade: UpgradeResult | None = None
         self.firmware = "1"
         self.wrong_frames = 0  # PTZCmd whose checksum or length was wrong
@@ -79,8 +80,13 @@ class Controls:
     def _edition(self) -> Edition:
         return self._options.edition or manscdp.DEFAULT_EDITION
 
+    def _camera(self, target: str) -> _Camera | None:
+        """Return what is kept of the device or one of its channels; None for any other id."""
+        return self._cameras.setdefault(target, _Camera()) if target in self._known else None
+
     def view(self, channel_id: str, now: float) -> View:
-        return self._cameras[channel_id].mount.view(now)
+        camera = self._cameras.get(channel_id)
+        return camera.mount.view(now) if camera is not None else AHEAD
 
     def recording(self, channel_id: str) -> bool:
         camera = self._cameras.get(channel_id)
@@ -91,7 +97,7 @@ class Controls:
         sn, target = document.sn or 0, document.device_id
         assert isinstance(document.payload, DeviceControl)
         command = document.payload.command.lower()
-        camera = self._cameras.get(target)
+        camera = self._camera(target)
         if camera is None:
             return (self._result(document, ok=False) if command in _ANSWERED else None), ()
         element, value = document.element, document.payload.value
@@ -123,7 +129,7 @@ class Controls:
     def configure(self, document: Document) -> tuple[bytes, Sequence[Effect]]:
         """Take a DeviceConfig; return its Result and what the shell must do."""
         found = {name: value for name, value in parameters.read(document.element).items() if value is not None}
-        camera = self._cameras.get(document.device_id)
+        camera = self._camera(document.device_id)
         if camera is None or len(found) != 1 or any(not parameters.group_of(name).settable for name in found):
             return self._result(document, ok=False), ()
         order = found.get("snap_shot_config")
@@ -147,7 +153,7 @@ class Controls:
     def answer(self, document: Document, now: float, *, encoding: bool) -> bytes | None:
         """Return the answer to a query that concerns this; None for all others. encoding: somebody watches."""
         target, element = document.device_id, document.element
-        camera = self._cameras.get(target)
+        camera = self._camera(target)
         if camera is None:
             return None
         record: Any
