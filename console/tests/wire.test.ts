@@ -46,6 +46,7 @@ describe("WHEP", () => {
     const report = { packetsLost: 7, nackCount: 5, retransmittedPacketsReceived: 6, pliCount: 1, firCount: 1, freezeCount: 2, totalFreezesDuration: 0.5 };
     const found = { packetsLost: 7, nacks: 5, repaired: 6, plis: 2, freezes: 2, freezeSeconds: 0.5 };
     expect(lossesOf(report)).toEqual(found);
+    expect(lossesOf({ ...report, retransmittedPacketsReceived: 12 })).toEqual({ ...found, repaired: 7 }); // each came twice
     expect(lossesOf({ packetsLost: -2 })).toEqual({ packetsLost: 0, nacks: 0, repaired: 0, plis: 0, freezes: 0, freezeSeconds: 0 });
   });
 });

@@ -8,7 +8,7 @@ import asyncio
 import secrets
 import struct
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from gbgw._webrtc import Sender
@@ -24,6 +24,9 @@ REPORT_SECONDS: Final = 1.0  # between two sender reports, and half as much by c
 ROUNDING_SECONDS: Final = 1e-6  # (now + x) - now is a little more or less than x, by the size of now
 BUSY_SECONDS: Final = 0.005  # until a full socket is tried again
 LIVE_BYTES_PER_SECOND: Final = limits.WEBRTC_BURST_PACKETS * limits.RTP_PAYLOAD_BYTES / limits.WEBRTC_BURST_SECONDS
+DOUBLE_SECONDS: Final = (
+    0.01  # between a retransmission and its copy: a burst of loss that takes one should spare the other
+)
 REMEMBERED_REPORTS: Final = 4  # sender reports that a viewer may answer late
 _REPORT: Final = struct.Struct(">BBHIQIII")  # RFC 3550 section 6.4.1
 SR: Final = 200
@@ -77,6 +80,8 @@ class NativeLane:
         self._report_timer: asyncio.TimerHandle | None = None
         self._last_at = 0.0  # wall clock of the last unit, for reports
         self._repairs = float(limits.WEBRTC_REPAIRS)  # retransmissions that are still allowed
+        self._doubled: list[int] = []  # sequence numbers that are sent again once more, bounded
+        self._double_timer: asyncio.TimerHandle | None = None
         self._lost = 0  # of the viewer's last report
         self._reported: dict[int, float] = {}  # sender reports, by what a viewer quotes of them -> loop time
 
@@ -110,6 +115,8 @@ class NativeLane:
         self._stopped = True
         if self._report_timer is not None:
             self._report_timer.cancel()
+        if self._double_timer is not None:
+            self._double_timer.cancel()
         if self._way is not None and self._way.sender.packets:
             self._way.send_rtcp(struct.pack(">BBHI", 0x81, BYE, 1, self._way.sender.ssrc))
         self._way = None
@@ -178,6 +185,7 @@ class NativeLane:
         self._viewer.nacks += len(missed.numbers)
         self._tally.add("webrtc.nacked", len(missed.numbers))
         self.resend(missed.numbers)
+        self._plan_copies(missed.numbers)
 
     def on_report(self, report: ReceptionReport) -> None:
         """How the stream arrives there. Losses are those before retransmission, where it has a stream of its own."""
@@ -197,6 +205,27 @@ class NativeLane:
     def resend(self, numbers: Iterable[int]) -> None:
         """Generic NACK (RFC 4585 section 6.2.1): send these sequence numbers again, as far as they are remembered, and
         no more than a share of what was sent, so that no viewer draws a multiple of the stream."""
+        for is_sent in self._repair(numbers):
+            self._viewer.resent += 1
+            self._tally.add("webrtc.resent" if is_sent else "webrtc.send_error")
+
+    def _plan_copies(self, numbers: Sequence[int]) -> None:
+        """Each retransmission goes twice: a viewer that only receives knows no round trip, and Chromium asks for a
+        repair that is lost too after 100 ms again, which is a freeze. While half of what is allowed is left, and where
+        retransmissions have a sequence of their own, in which a copy is another packet."""
+        if self._way is None or self._way.repair is None or self._repairs < limits.WEBRTC_REPAIRS / 2:
+            return
+        self._doubled += numbers[: limits.WEBRTC_REPAIRS - len(self._doubled)]
+        if self._double_timer is None:
+            self._double_timer = self._loop.call_later(DOUBLE_SECONDS, self._send_copies)
+
+    def _send_copies(self) -> None:
+        self._double_timer = None
+        numbers, self._doubled = self._doubled, []
+        self._tally.add("webrtc.resent_twice", sum(self._repair(numbers)))
+
+    def _repair(self, numbers: Iterable[int]) -> Iterator[bool]:
+        """Send again; yield for each whether the kernel took it."""
         way = self._way
         if way is None or not self._aim(way):
             return
@@ -212,12 +241,9 @@ class NativeLane:
                 continue
             self._repairs -= 1
             try:
-                is_sent = (way.repair or way.sender).resend(*found, number, send_time, repair=way.repair is not None)
+                yield (way.repair or way.sender).resend(*found, number, send_time, repair=way.repair is not None)
             except OSError:  # libsrtp knows it no longer
                 self._tally.add("webrtc.nack_too_late")
-                continue
-            self._viewer.resent += 1
-            self._tally.add("webrtc.resent" if is_sent else "webrtc.send_error")
 
     def _plan_report(self) -> None:
         delay = REPORT_SECONDS * (1 + secrets.randbelow(1_000) / 2_000)

@@ -5,10 +5,11 @@ import type { Engine, EngineContext, Losses } from "./engine";
 /** The losses of the picture in an inbound-rtp report; what a browser does not count is 0. */
 export function lossesOf(report: Readonly<Record<string, unknown>>): Losses {
   const count = (name: string): number => (typeof report[name] === "number" ? report[name] : 0);
+  const packetsLost = Math.max(0, count("packetsLost")); // negative where packets came twice
   return {
-    packetsLost: Math.max(0, count("packetsLost")), // negative where packets came twice
+    packetsLost,
     nacks: count("nackCount"),
-    repaired: count("retransmittedPacketsReceived"),
+    repaired: Math.min(packetsLost, count("retransmittedPacketsReceived")), // each comes twice
     plis: count("pliCount") + count("firCount"),
     freezes: count("freezeCount"),
     freezeSeconds: count("totalFreezesDuration"),

@@ -167,6 +167,50 @@ async def test_lost_packets_go_again_within_bounds(it: Bench, repair: bool, monk
     assert it.there.repair.packets == (12 if repair else 0)
 
 
+async def test_what_a_viewer_misses_goes_twice(it: Bench) -> None:
+    """Since a repair that is lost too is a freeze; a moment apart, and once only."""
+    it.lane.start(it.way())
+    it.put(*[100] * 20)
+    assert len(list(it.there.read(20))) == 20
+    it.lane.on_missed(Missed(it.there.sender.ssrc, (65_530, 65_533)))
+    it.lane.on_missed(Missed(it.there.sender.ssrc, (65_535,)))
+    first = list(it.there.read(3))
+    assert [packet.payload[:2] for packet in first] == [b"\xff\xfa", b"\xff\xfd", b"\xff\xff"]
+    assert it.there.silence()
+    await until(lambda: it.there.repair.packets == 6)
+    copies = list(it.there.read(3))
+    assert [packet.payload for packet in copies] == [packet.payload for packet in first]
+    assert [packet.sequence_number for packet in copies] == [packet.sequence_number + 3 & 0xFFFF for packet in first]
+    assert (it.viewer.resent, it.tally["webrtc.resent"], it.tally["webrtc.resent_twice"]) == (3, 3, 3)
+    assert it.lane._double_timer is None
+
+
+@pytest.mark.parametrize("has_way", [True, False])
+async def test_nothing_goes_twice_where_it_costs_more_than_it_gives(it: Bench, has_way: bool) -> None:
+    """Half of the retransmissions are used up: the way is worse than a copy mends; without a sequence of its own a
+    copy is the same packet twice."""
+    it.lane.start(it.way(repair=has_way))
+    it.put(*[100] * 20)
+    if has_way:
+        it.lane._repairs = limits.WEBRTC_REPAIRS / 2
+    it.lane.on_missed(Missed(it.there.sender.ssrc, (65_530,)))
+    assert it.viewer.resent == 1
+    assert it.lane._double_timer is None
+
+
+async def test_copies_are_bounded_and_end_with_the_lane(it: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "WEBRTC_REPAIRS", 4)
+    it.lane.start(it.way())
+    it.put(*[100] * 20)
+    for _ in range(3):
+        it.lane._repairs = 50
+        it.lane.on_missed(Missed(it.there.sender.ssrc, (65_530, 65_531, 65_532)))
+    assert len(it.lane._doubled) == 4
+    it.lane.stop()
+    assert it.lane._double_timer is not None
+    assert it.lane._double_timer.cancelled()
+
+
 async def test_sender_reports_relate_time_stamps_to_the_clock(it: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "REPORT_SECONDS", 0.01)
     it.lane.start(it.way())
