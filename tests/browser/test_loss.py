@@ -66,8 +66,8 @@ async def test_lost_packets_cost_no_picture(demo: Demo, console_of: Callable[...
         assert 0 < row.lost <= relay.dropped
         assert row.resent == tally["webrtc.resent"] > 0
         assert row.round_trip < 0.5
-        # Each repair goes twice. One freeze for a NACK that is lost with its answer, or a decoder that waited for one of
-        # two cores; what is not repaired at all is a PLI, and those are counted below.
+        # Each repair goes twice. One freeze for a NACK that is lost with its answer, or a decoder that waited for one
+        # of two cores; what is not repaired at all is a PLI, and those are counted below.
         assert await figure(console, "stat-freezes") <= 1
         assert tally["webrtc.resent_twice"] >= tally["webrtc.resent"] * 0.8  # the newest are to follow
         assert row.plis <= 1
