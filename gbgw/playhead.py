@@ -57,6 +57,7 @@ class Playhead:
     async def resume(self, ingest: Ingest) -> None:
         async with self._turn:
             await self._command(self._commands.resume())
+            await ingest.pace(scale=self.scale)
             self.paused = False
 
     async def seek(self, ingest: Ingest, moment: float) -> None:

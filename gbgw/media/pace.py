@@ -12,12 +12,14 @@ clock do not count. Before the first command everything passes unchanged.
 
 from typing import Final
 
-from gbgw.base import ticks
+from gbgw.base import limits, ticks
 from gbgw.base.access_unit import AccessUnit
 from gbgw.base.codec import VIDEO
 
 MEASURE_SECONDS: Final = 1.0  # over which the device's own pace is measured, after a change of speed
 SETTLE_SECONDS: Final = 0.5  # after a command, what was sent before it may still come
+REPEAT_SECONDS: Final = 3.0  # after going on, what was sent before it stood still may come again
+REPEATED: Final = 2 * ticks.HZ  # as much as a group of pictures is long
 FORWARD: Final = 600 * ticks.HZ  # a gap of the recording; more is another clock
 BACK: Final = 30 * ticks.HZ  # from group of pictures to group of pictures, played backwards
 _PICTURES: Final = 2 * ticks.HZ  # from picture to picture, of those that are played fast as key frames only
@@ -33,8 +35,10 @@ class Pace:
         "_heard",
         "_landing",
         "_last_in",
+        "_lasts",
         "_measured",
         "_measured_from",
+        "_repeats_until",
         "_settled_at",
         "played",
         "scale",
@@ -52,6 +56,8 @@ class Pace:
         self._measured: float | None = 1.0
         self._measured_from: tuple[float, float] | None = None  # loop seconds, and what has come since
         self._settled_at: float | None = None
+        self._lasts: dict[int, int] = {}  # newest device time, by track
+        self._repeats_until = float("-inf")
 
     @property
     def measured(self) -> float | None:
@@ -61,6 +67,8 @@ class Pace:
     def set_scale(self, scale: float, now: float) -> None:
         """The device has agreed to `scale` times the recorded speed, negative for backwards."""
         self.scale = scale
+        if scale > 0:
+            self._repeats_until = now + REPEAT_SECONDS
         self._measured = self._measured_from = self._settled_at = None
         self._rebase(abs(scale))
 
@@ -69,10 +77,28 @@ class Pace:
         self.played = 0.0
         self._landing = now + SETTLE_SECONDS
 
-    def hear(self, unit: AccessUnit, now: float) -> None:
-        """See the device's own time of a unit."""
+    def hear(self, unit: AccessUnit, now: float) -> bool:
+        """See the device's own time of a unit; False for one that viewers have had already."""
         raw = unit.dts if unit.dts is not None else unit.pts
-        if unit.codec.kind is not VIDEO or raw is None:
+        if raw is None:
+            return True
+        if self._is_repeated(unit.track_id, raw, now):
+            return False
+        self._count(unit, raw, now)
+        return True
+
+    def _is_repeated(self, track_id: int, raw: int, now: float) -> bool:
+        """After a command devices go on at the key frame before the place: what comes again is of no use, and its
+        times would look like pictures out of order."""
+        last = self._lasts.get(track_id)
+        if last is not None and now < self._repeats_until and 0 <= last - raw <= REPEATED:
+            return True
+        if last is not None or len(self._lasts) < limits.TRACKS:
+            self._lasts[track_id] = raw
+        return False
+
+    def _count(self, unit: AccessUnit, raw: int, now: float) -> None:
+        if unit.codec.kind is not VIDEO:
             return
         step = raw - self._heard if self._heard is not None else 0
         self._heard = raw

@@ -261,8 +261,8 @@ class Receiver:
                     self._step("parameter_sets", now)
                 if unit.is_keyframe:
                     self._step("first_keyframe", now)
-        if self.pace is not None:
-            self.pace.hear(unit, now)
+        if self.pace is not None and not self.pace.hear(unit, now):
+            return
         # Frozen units pass through the time line too: it must not take the freeze for a jump.
         timed = self._timeline.push(unit, now, timestamp)
         if is_video and codec.supported:

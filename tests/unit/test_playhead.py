@@ -66,7 +66,7 @@ def test_commands_change_what_is_told_of_it() -> None:
         await playhead.seek(device.ingest, 1_100)
         assert not playhead.paused
         assert playhead.position(1.0) == 1_101
-        assert device.paces == [(4.0, False), (None, True)]
+        assert device.paces == [(1.0, False), (4.0, False), (None, True)]
         assert [body.split("\r\n")[2] for body in device.bodies] == [
             "PauseTime: now",
             "Range: npt=now-",

@@ -26,6 +26,7 @@ class Player:
         self.raw = 5_000_000
         self.out: list[tuple[float, int]] = []  # when it came, where it lies on our line
         self.sounds = 0
+        self.repeated = 0
 
     def play(self, seconds: float, *, speed: float = 1.0, honest: bool = True, sound: bool = False) -> None:
         """For `seconds` of ours. honest: the times are those of the recording, else they run like the wall clock."""
@@ -37,7 +38,9 @@ class Player:
                 self.push(unit(PCMA, bytes(320), pts=self.raw, dts=self.raw))
 
     def push(self, one: AccessUnit) -> None:
-        self.pace.hear(one, self.now)
+        if not self.pace.hear(one, self.now):
+            self.repeated += 1
+            return
         for timed in self.timeline.push(one, self.now):
             paced = self.pace.push(timed, self.now)
             if paced is None:
@@ -158,3 +161,18 @@ def test_units_without_a_time_pass() -> None:
     one = unit(H264, b"\0\0\0\1\x41", pts=None, dts=None)
     pace.hear(one, 1.0)
     assert pace.push(one, 1.0) is one
+
+
+def test_what_comes_again_after_a_pause_is_left_out() -> None:
+    player = Player()
+    player.play(2, sound=True)
+    for back in (3, 20):  # pictures from the key frame before the place
+        player.now += 30
+        player.pace.set_scale(1.0, player.now)
+        player.raw -= back * STEP
+        player.play(2, sound=True)
+    assert player.repeated == 2 * (3 + 20)
+    assert player.rises()
+    assert player.timeline.tally.counts.get("timeline.repaired", 0) == 0
+    assert player.timeline.tally.counts.get("timeline.jump", 0) == 0
+    assert abs(player.pace.played - (6 - 23 * 0.04)) < 0.1
