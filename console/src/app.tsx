@@ -8,6 +8,7 @@ import { Model } from "./model";
 import { DevicesPage } from "./pages/devices";
 import { LivePage } from "./pages/live";
 import { LoginPage } from "./pages/login";
+import { RecordingsPage } from "./pages/recordings";
 import { StreamsPage } from "./pages/streams";
 import { TokensPage } from "./pages/tokens";
 import { settings, useStore } from "./store";
@@ -26,6 +27,7 @@ export interface SessionProps {
 
 const PAGES: readonly { name: string; label: Key; icon: IconName; scope: Scope }[] = [
   { name: "live", label: "nav.live", icon: "live", scope: "view" },
+  { name: "recordings", label: "nav.recordings", icon: "recordings", scope: "view" },
   { name: "streams", label: "nav.streams", icon: "streams", scope: "view" },
   { name: "devices", label: "nav.devices", icon: "devices", scope: "view" },
   { name: "tokens", label: "nav.tokens", icon: "tokens", scope: "admin" },
@@ -137,6 +139,7 @@ function Shell(props: { token: string; me: WhoAmI; onLeave: (expired: boolean) =
       <main id="content" tabIndex={-1}>
         {/* The live page stays while others are shown only as an address: its player stops when it is left. */}
         {shown === "live" && <LivePage {...session} wanted={detail ?? null} />}
+        {shown === "recordings" && <RecordingsPage {...session} wanted={detail ?? null} />}
         {shown === "streams" && <StreamsPage {...session} />}
         {shown === "devices" && <DevicesPage {...session} />}
         {shown === "tokens" && <TokensPage {...session} onOwnRevoked={() => props.onLeave(false)} />}

@@ -1,6 +1,6 @@
 import type {
   Channel, Device, DeviceStatus, Diagnosis, Page, PlayToken, Preset, Scope, Steered, Stream, Token,
-  TokenCreated, Transport, Viewer, WhoAmI,
+  TokenCreated, Transport, Viewer, WhoAmI, Download, Playback, RecordingPage,
 } from "./types";
 import type { SteerApi } from "../steer";
 
@@ -137,6 +137,27 @@ export class Api {
     this.send("GET", `/streams/${key}/viewers/${id}`, undefined, signal);
   playToken = (key: string, signal?: AbortSignal): Promise<PlayToken> =>
     this.send("POST", "/play-tokens", { key }, signal);
+
+  /** Recordings of a channel on its device; times are milliseconds. */
+  recordings = async (device: string, channel: string, start: number, end: number): Promise<RecordingPage> => {
+    const path = `/devices/${device}/channels/${channel}/records?start=${Math.floor(start / 1000)}&end=${Math.floor(end / 1000)}&limit=${PAGE}`;
+    const whole: RecordingPage = await this.send("GET", path);
+    for (let { next } = whole; next; ) {
+      const page: RecordingPage = await this.send("GET", `${path}&after=${encodeURIComponent(next)}`);
+      whole.items.push(...page.items);
+      next = page.next;
+    }
+    return whole;
+  };
+  makePlayback = (key: string, start: string, end: string): Promise<Playback> => this.send("POST", "/playbacks", { key, start, end });
+  playback = (id: string): Promise<Playback> => this.send("GET", `/playbacks/${id}`);
+  changePlayback = (id: string, body: { position?: string; speed?: number; paused?: boolean }): Promise<Playback> =>
+    this.send("PATCH", `/playbacks/${id}`, body);
+  endPlayback = (id: string): Promise<void> => this.send("DELETE", `/playbacks/${id}`);
+  makeDownload = (body: { key: string; start: string; end: string }): Promise<Download> => this.send("POST", "/downloads", body);
+  download = (id: string): Promise<Download> => this.send("GET", `/downloads/${id}`);
+  /** A link sends no headers, so the token is in it; the gateway does not log queries. */
+  downloadUrl = (id: string): string => `${this.base}api/v1/downloads/${id}/file?token=${encodeURIComponent(this.token)}`;
 
   tokens = (): Promise<Token[]> => this.all("/tokens");
   createToken = (body: { name: string; scopes: Scope[]; expires?: string }): Promise<TokenCreated> =>

@@ -175,3 +175,38 @@ export interface DeviceStatus {
   device_time: string;
   alarm_inputs: { device_id: string; duty_status: string }[];
 }
+
+export interface Recording {
+  id: string;
+  start: string;
+  end: string;
+  name: string;
+  kind: string;
+  bytes: number | null;
+}
+
+export interface RecordingPage extends Page<Recording> {
+  complete: boolean;
+}
+
+export interface Playback {
+  id: string;
+  stream: string;
+  start: string;
+  end: string;
+  state: StreamState | "idle";
+  cause: Cause | null;
+  position: string | null;
+  paused: boolean;
+  speed: number;
+  measured_speed: number | null;
+  urls: Record<string, string>;
+}
+
+export interface Download {
+  id: string;
+  state: "waiting" | "running" | "finishing" | "done" | "failed";
+  cause: Cause | null;
+  percent: number;
+  bytes: number;
+}

@@ -2,6 +2,7 @@ export const en = {
   "app.title": "gbgw console",
   "app.tagline": "GB/T 28181 media gateway",
   "nav.live": "Live",
+  "nav.recordings": "Recordings",
   "nav.streams": "Streams",
   "nav.devices": "Devices",
   "nav.tokens": "Tokens",
@@ -335,6 +336,17 @@ export const en = {
   "error.player_cannot_decode": "This browser cannot play the stream by this protocol",
   "error.player_cannot_decode.remedy": "Choose Auto, or use a recent Chrome, Edge, Firefox or Safari.",
   "error.console_error": "The console made a mistake",
+  "recordings.day": "Day",
+  "recordings.pause": "Pause the recording",
+  "recordings.resume": "Resume the recording",
+  "recordings.speed": "Speed",
+  "recordings.backwards": "Backwards",
+  "recordings.download": "Download 10 minutes",
+  "recordings.save": "Save MP4 ({size})",
+  "recordings.timeline": "Recordings of the day",
+  "recordings.none": "The device has nothing recorded on this day.",
+  "recordings.partial": "The device stopped before it had told all of its list. Click or drag to play.",
+  "recordings.hint": "Click or drag on the line to play from there.",
 } as const;
 
 export type Key = keyof typeof en;

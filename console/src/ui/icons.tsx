@@ -13,6 +13,7 @@ const PATHS = {
   fullscreen: "M4 9V4h5M15 4h5v5M20 15v5h-5M9 20H4v-5",
   keyframe: "M4 6h16v12H4zM8 6v12M16 6v12M4 12h4M16 12h4",
   live: "M3.5 6.5h12v11h-12zM15.5 10.5l5-2.5v8l-5-2.5",
+  recordings: "M12 4.5a7.5 7.5 0 1 0 7.5 7.5M12 8v4.2l2.8 1.8M19.5 4.5v4h-4",
   streams: "M3 12h3l2.5-7 4 14 3-9 1.5 2h4",
   devices: "M4 5h16v6H4zM4 13h16v6H4zM7.5 8h.01M7.5 16h.01M11 8h5M11 16h5",
   tokens: "M14.5 4a5.5 5.5 0 1 0 0 11 5.5 5.5 0 0 0 0-11zM10.6 13.4 4 20M4 20v-3M6.5 17.5l2 2M15.5 8.5h.01",
