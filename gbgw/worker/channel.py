@@ -13,7 +13,7 @@ from typing import TypeVar, cast
 from gbgw.base import limits
 from gbgw.base.errors import GatewayError, LocalError
 from gbgw.worker import protocol
-from gbgw.worker.protocol import Answer, Decoder, Diagnosis, Done, Failed, Message, ProtocolError, Question, Settled
+from gbgw.worker.protocol import Answer, Decoder, Done, Failed, Message, ProtocolError, Question
 
 T = TypeVar("T", bound=Answer)
 
@@ -109,7 +109,7 @@ class Channel(asyncio.Protocol):
             for message in self._decoder.push(data):
                 if self._over:
                     return
-                if isinstance(message, Done | Settled | Diagnosis | Failed):
+                if isinstance(message, Answer):
                     waiting = self._questions.get(message.to)
                     if waiting is not None and not waiting.done():
                         waiting.set_result(message)

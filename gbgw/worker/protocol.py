@@ -1,15 +1,16 @@
-"""What control and a media worker say to each other: typed messages, one JSON object each behind its length.
+"""What control and a media worker say to each other: typed messages, each its length, its class's name and its fields
+as JSON.
 
-Sans-IO. Both ends are the same version of gbgw; `VERSION` is there to say so when they are not. A message with an `ask`
-above 0 is a question whose answer carries the same number in `to`. Whoever asks for something that lasts (an ingest, a
-seat, a permit) chooses its number, and may take it back by that number before it has the answer.
+Sans-IO. Both ends are the same version of gbgw; `VERSION` is there to say so when they are not. Whoever asks for
+something that lasts (an ingest, a seat, a permit) chooses its number, and may take it back by that number before he has
+the answer.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Annotated, Final, Literal
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Final, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from gbgw.base import errors, limits
 from gbgw.base.codec import BY_NAME
@@ -28,31 +29,48 @@ class ProtocolError(LocalError):
     default_code = "worker_protocol"
 
 
+@dataclass(frozen=True, slots=True)
+class Message:
+    """The root of all that is said."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(
+        ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="constants"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Question(Message):
+    """ask: the number that its answer carries; 0 wants none."""
+
+    ask: int = field(default=0, kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Message):
+    to: int
+
+
 # From control
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class Start(Question):
     """The first message. config: the worker's own, as JSON; cpus: it runs on, () for all."""
 
     number: int
     config: str
     cpus: tuple[int, ...] = ()
-    ask: int = 0
     version: int = VERSION
-    kind: Literal["start"] = "start"
 
 
 @dataclass(frozen=True, slots=True)
-class OpenIngest:
+class OpenIngest(Question):
     ingest: int
     spec: IngestSpec
-    ask: int = 0
-    kind: Literal["open"] = "open"
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(Question):
     """The camera's SDP answer."""
 
     ingest: int
@@ -61,74 +79,59 @@ class Answered:
     transport: Literal["udp", "tcp"]
     ssrc: int | None
     sip_host: str
-    ask: int = 0
-    kind: Literal["answered"] = "answered"
 
 
 @dataclass(frozen=True, slots=True)
-class Settle:
+class Settle(Question):
     ingest: int
-    ask: int = 0
-    kind: Literal["settle"] = "settle"
 
 
 @dataclass(frozen=True, slots=True)
-class SetPace:
+class SetPace(Question):
     """A recording goes on at another speed, or from another place."""
 
     ingest: int
     scale: float | None = None
     seek: bool = False
-    ask: int = 0
-    kind: Literal["pace"] = "pace"
 
 
 @dataclass(frozen=True, slots=True)
-class Diagnose:
+class Diagnose(Question):
     ingest: int
-    ask: int = 0
-    kind: Literal["diagnose"] = "diagnose"
 
 
 @dataclass(frozen=True, slots=True)
-class CloseIngest:
+class CloseIngest(Question):
     """Without a question: also of one whose opening was not answered yet."""
 
     ingest: int
     cause: "Failure | None" = None
-    ask: int = 0
-    kind: Literal["close"] = "close"
 
 
 @dataclass(frozen=True, slots=True)
-class Logging:
+class Logging(Message):
     level: str
     format: Literal["auto", "console", "json"]
-    kind: Literal["logging"] = "logging"
 
 
 @dataclass(frozen=True, slots=True)
-class Stop:
+class Stop(Message):
     """End everything and exit."""
-
-    kind: Literal["stop"] = "stop"
 
 
 # From the worker
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class Step(Message):
     ingest: int
     name: str
     at: float
-    kind: Literal["step"] = "step"
 
 
 @dataclass(frozen=True, slots=True)
-class KeyframeWanted:
+class KeyframeWanted(Message):
     ingest: int
-    kind: Literal["keyframe"] = "keyframe"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,46 +150,29 @@ class TrackRow:
 
     @classmethod
     def of(cls, track: Track) -> "TrackRow":
-        return cls(
-            track.track_id,
-            track.codec.name,
-            track.parameter_sets,
-            track.config,
-            track.width,
-            track.height,
-            track.sample_rate,
-            track.channels,
-            track.reorder_depth,
-        )
+        return cls(**_fields_of(track) | {"codec": track.codec.name})
 
     def track(self) -> Track:
         codec = BY_NAME.get(self.codec)
         if codec is None:
             raise ProtocolError(f"a media worker speaks of the codec {self.codec}")
-        return Track(
-            self.track_id,
-            codec,
-            self.parameter_sets,
-            self.config,
-            self.width,
-            self.height,
-            self.sample_rate,
-            self.channels,
-            self.reorder_depth,
-        )
+        return Track(**_fields_of(self) | {"codec": codec})
+
+
+def _fields_of(row: "Track | TrackRow") -> dict[str, Any]:
+    return {each.name: getattr(row, each.name) for each in fields(row)}
 
 
 @dataclass(frozen=True, slots=True)
-class Tracks:
+class Tracks(Message):
     """The set of tracks of a stream, at its publication and after each change."""
 
     ingest: int
     tracks: tuple[TrackRow, ...]
-    kind: Literal["tracks"] = "tracks"
 
 
 @dataclass(frozen=True, slots=True)
-class Sit:
+class Sit(Question):
     """A viewer wants to watch: answered once the stream is playable; without a question he watches already.
 
     ticket: of the place that control keeps for him, 0 for none.
@@ -195,50 +181,42 @@ class Sit:
     seat: int
     key: str
     ticket: int = 0
-    ask: int = 0
-    kind: Literal["sit"] = "sit"
 
 
 @dataclass(frozen=True, slots=True)
-class Leave:
+class Leave(Message):
     """He left, or does not wait any more."""
 
     seat: int
-    kind: Literal["leave"] = "leave"
 
 
 @dataclass(frozen=True, slots=True)
-class FirstByte:
+class FirstByte(Message):
     """He was served."""
 
     seat: int
     at: float
-    kind: Literal["first"] = "first"
 
 
 @dataclass(frozen=True, slots=True)
-class TakePermit:
+class TakePermit(Question):
     """To transcode one more picture."""
 
     permit: int
     key: str
-    ask: int = 0
-    kind: Literal["permit"] = "permit"
 
 
 @dataclass(frozen=True, slots=True)
-class GivePermit:
+class GivePermit(Message):
     permit: int
-    kind: Literal["permit_back"] = "permit_back"
 
 
 @dataclass(frozen=True, slots=True)
-class ViewerCame:
+class ViewerCame(Message):
     id: str
     key: str
     protocol: str
     remote: str
-    kind: Literal["viewer"] = "viewer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,9 +229,8 @@ class ViewerFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class ViewerLeft:
+class ViewerLeft(Message):
     last: ViewerFigures
-    kind: Literal["viewer_left"] = "viewer_left"
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +248,7 @@ class StreamFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class Report(Message):
     """Every second. seconds: since the last one; cpu_seconds: of the process since its start; counts: what was tallied
     since the last one; viewers: those whose figures changed."""
 
@@ -284,26 +261,21 @@ class Report:
     viewers: tuple[ViewerFigures, ...]
     counts: dict[str, int]
     samples: tuple[Sample, ...]
-    kind: Literal["report"] = "report"
 
 
 # Answers
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class Done(Answer):
     """value: what was asked for where it is one number: the version of a worker, a port, an ingest."""
 
-    to: int
     value: int = 0
-    kind: Literal["done"] = "done"
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
-    to: int
+class Settled(Answer):
     stream: StreamFigures
-    kind: Literal["settled"] = "settled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,40 +314,44 @@ _ERRORS: Final[dict[str, type[GatewayError]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
-    to: int
+class Failed(Answer):
     failure: Failure
-    kind: Literal["failed"] = "failed"
 
 
 @dataclass(frozen=True, slots=True)
-class Diagnosis:
+class Diagnosis(Answer):
     """Why there is no picture."""
 
-    to: int
     failure: Failure
-    kind: Literal["diagnosis"] = "diagnosis"
 
 
-Question = Start | OpenIngest | Answered | Settle | SetPace | Diagnose | CloseIngest | Sit | TakePermit
-Answer = Done | Settled | Diagnosis | Failed
-Notice = (
-    Logging | Stop | Step | KeyframeWanted | Tracks | Leave | FirstByte | GivePermit | ViewerCame | ViewerLeft | Report
+_KINDS: Final[tuple[type[Message], ...]] = (
+    *(Start, OpenIngest, Answered, Settle, SetPace, Diagnose, CloseIngest, Logging, Stop),
+    *(Step, KeyframeWanted, Tracks, Sit, Leave, FirstByte, TakePermit, GivePermit, ViewerCame, ViewerLeft, Report),
+    *(Done, Settled, Failed, Diagnosis),
 )
-Message = Question | Answer | Notice
-
-_MESSAGES: Final = TypeAdapter[Message](
-    Annotated[Message, Field(discriminator="kind")],
-    config=ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="constants"),
-)
+_BY_NAME: Final = {kind.__name__.encode(): TypeAdapter(kind) for kind in _KINDS}
 
 
 def encode(message: Message) -> bytes:
     """One message as it goes over the channel. Raises ProtocolError above limits.WORKER_MESSAGE_BYTES."""
-    body = _MESSAGES.dump_json(message)
+    name = type(message).__name__.encode()
+    body = name + b" " + _BY_NAME[name].dump_json(message)
     if len(body) > limits.WORKER_MESSAGE_BYTES:
         raise ProtocolError(f"a message of {len(body)} bytes between control and a media worker")
     return len(body).to_bytes(_LENGTH, "big") + body
+
+
+def decode(body: bytes) -> Message:
+    """The message behind its length. Raises ProtocolError for what is none."""
+    name, _, text = body.partition(b" ")
+    kind = _BY_NAME.get(name)
+    if kind is None:
+        raise ProtocolError(f"a message of a kind that nobody knows: {name[:40]!r}")
+    try:
+        return kind.validate_json(text)
+    except ValidationError as error:
+        raise ProtocolError(f"a message that means nothing: {error.errors()[0]['msg']}") from None
 
 
 @dataclass(slots=True)
@@ -398,9 +374,6 @@ class Decoder:
                     return
                 body = bytes(self._pending[start + _LENGTH : end])
                 start = end
-                try:
-                    yield _MESSAGES.validate_json(body)
-                except ValidationError as error:
-                    raise ProtocolError(f"a message that means nothing: {error.errors()[0]['msg']}") from None
+                yield decode(body)
         finally:
             del self._pending[:start]

@@ -89,7 +89,19 @@ def test_a_codec_that_nobody_knows() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b"[]", b'{"kind":"none"}', b'{"kind":"step","ingest":"x"}', b"\xff\xfe", b'{"kind":"done"}']
+    "body",
+    [
+        b"",
+        b"{",
+        b"Step",
+        b"Step ",
+        b"Step []",
+        b'Step {"ingest":"x"}',
+        b"\xff\xfe",
+        b"Done {}",
+        b'None {"to":1}',
+        b"Message {}",
+    ],
 )
 def test_what_is_no_message(body: bytes) -> None:
     decoder = Decoder()
@@ -144,7 +156,8 @@ def test_the_status_of_a_request_error_travels_and_unknown_classes_become_local(
     assert type(Failure.of(Odd("x")).exception()) is LocalError
 
 
-def test_it_is_json_behind_a_length() -> None:
+def test_it_is_a_name_and_json_behind_a_length() -> None:
     data = encode(Done(4, 7))
     assert int.from_bytes(data[:4], "big") == len(data) - 4
-    assert json.loads(data[4:]) == {"to": 4, "value": 7, "kind": "done"}
+    name, _, text = data[4:].partition(b" ")
+    assert (name, json.loads(text)) == (b"Done", {"to": 4, "value": 7})
