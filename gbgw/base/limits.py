@@ -174,10 +174,13 @@ WHEP_SDP_BYTES: Final = 64 << 10  # Chromium's offers are below 16 KiB
 
 # Media workers
 WORKERS: Final = 64  # processes; more than the cores of one machine that serves
+WORKER_MEMORY_BYTES: Final = 512 << 20  # of ours for each process that "auto" starts: 60 MB, and GOPs of 200 cameras
 WORKER_MESSAGE_BYTES: Final = 16 << 20  # a report of limits.VIEWERS viewers and 2,000 streams is below 2 MB
 WORKER_PENDING_BYTES: Final = 32 << 20  # towards one worker; it reads all the time, so more means that it hangs
 WORKER_HEAD_BYTES: Final = 96 << 10  # of a request that is handed over; what fits one message of a Unix socket
 WORKER_ANSWER_SECONDS: Final = 5.0  # for one word of a worker; 1 ms is usual
+WORKER_CLOSE_SECONDS: Final = 0.8  # for giving back a port; with GOODBYE and STOP less than the 5 s of a SIGTERM
+WORKER_SILENT_SECONDS: Final = 3.0  # without a report: gets no new stream while others do better
 WORKER_START_SECONDS: Final = 20.0  # from its start until it is ready; one second is usual
 WORKER_STUCK_SECONDS: Final = 10.0  # a worker that said nothing for so long is killed; it reports each second
 WORKER_TICKET_SECONDS: Final = 10.0  # a place is kept for a viewer on his way to a worker; one millisecond is usual

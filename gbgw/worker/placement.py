@@ -11,7 +11,8 @@ SAME_CPU: Final = 0.05  # loads this close are equal; then streams and bit rate 
 @dataclass(frozen=True, slots=True)
 class Load:
     """Of one worker. cpu: seconds of processor time it took in the last second; streams: open now; unmeasured: opened
-    since `cpu` was measured; bitrate: bits a second that come in; overloaded: it refuses new streams."""
+    since `cpu` was measured; bitrate: bits a second that come in; overloaded: it refuses new streams, or has not been
+    heard of for a while."""
 
     number: int
     cpu: float = 0.0

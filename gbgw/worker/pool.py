@@ -5,7 +5,7 @@ at once (worker/remote.py); inviting again is the gateway's.
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from types import TracebackType
 from typing import Final, Self
 
@@ -27,6 +27,7 @@ from gbgw.worker.remote import Desk, RemoteWorker
 BACKOFF_SECONDS: Final = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)  # before the next start; from the front after a while
 BACKOFF_FORGIVEN_SECONDS: Final = 60.0
 LOOK_AGAIN_SECONDS: Final = 1.0
+_ELSEWHERE: Final = frozenset({"overloaded", "ports_exhausted", "worker_slow"})  # that another worker may do better
 
 
 class WorkerPool:
@@ -83,8 +84,19 @@ class WorkerPool:
     # worker.base.MediaWorker
 
     async def open_ingest(self, spec: IngestSpec, listener: IngestListener, *, number: int | None = None) -> Ingest:
-        """number: the worker that must have it, where there is one; else the least loaded gets it."""
-        return await (await self._place(number)).open_ingest(spec, listener)
+        """number: the worker that must have it, where there is one; else the least loaded gets it, or the next where
+        that one has no room: ports and time are each one's own, but to a camera they are the gateway's."""
+        tried: set[int] = set()
+        while True:
+            worker = await self._place(number, tried)
+            try:
+                return await worker.open_ingest(spec, listener)
+            except GatewayError as error:
+                tried.add(worker.number)
+                others = {other.number for other in self._usable()} - tried
+                if error.code not in _ELSEWHERE or number is not None or not others:
+                    raise
+                self._tally.add("worker.passed_over", detail=f"{worker.number}: {error.code}")
 
     def pinned(self, number: int) -> MediaWorker:
         """This pool, whose next stream goes to one worker as long as that is running."""
@@ -149,14 +161,14 @@ class WorkerPool:
     def _usable(self) -> Iterable[RemoteWorker]:
         return (slot.usable for slot in self._slots if slot.usable is not None)
 
-    async def _place(self, number: int | None) -> RemoteWorker:
+    async def _place(self, number: int | None, tried: Set[int]) -> RemoteWorker:
         wanted = self.carrier(number) if number is not None else None
         if wanted is not None:
             return wanted
         try:
             async with asyncio.timeout(limits.WORKER_ANSWER_SECONDS):
                 while not self._stopping:
-                    loads = [worker.load for worker in self._usable()]
+                    loads = [worker.load for worker in self._usable() if worker.number not in tried]
                     if loads:
                         found = self.carrier(placement.choose(loads).number)
                         assert found is not None

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Literal, Protocol
 
+from gbgw.base import limits
 from gbgw.base.errors import GatewayError, LocalError
 from gbgw.base.tally import Tally
 from gbgw.media.track import Track
@@ -154,7 +155,9 @@ class RemoteIngest:
             return
         failure = Failure.of(cause) if cause is not None else None
         try:
-            answer = await channel.ask(CloseIngest(self.number, failure, ask=channel.next_number()), Settled)
+            answer = await channel.ask(
+                CloseIngest(self.number, failure, ask=channel.next_number()), Settled, limits.WORKER_CLOSE_SECONDS
+            )
         except LocalError as error:
             self._owner.tally.add("worker.close_unanswered", detail=f"{self.stream.key}: {error.code}")
         else:
@@ -208,7 +211,8 @@ class RemoteWorker:
     def load(self) -> Load:
         bitrate = sum(ingest.stream.bitrate(0.0) for ingest in self.ingests.values())
         unmeasured = min(self._unmeasured, len(self.ingests))
-        return Load(self.number, self._cpu, len(self.ingests), unmeasured, bitrate, self.overloaded)
+        silent = asyncio.get_running_loop().time() - self.heard_at > limits.WORKER_SILENT_SECONDS
+        return Load(self.number, self._cpu, len(self.ingests), unmeasured, bitrate, self.overloaded or silent)
 
     def samples(self) -> Iterable[Sample]:
         """Figures of /metrics; what is the worst since the last scrape is so here too."""
