@@ -291,6 +291,7 @@ class _Child:
         """
         self._process = process = await asyncio.create_subprocess_exec(
             sys.executable,
+            "-P",  # what lies in the folder we run in is not imported
             *("-m", "gbgw.mux.transcode_child", self._role),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,

@@ -3,16 +3,15 @@
 Loads nothing heavy before its signals are settled: who ends control at once means a worker that still loads as well.
 """
 
-import ctypes
 import signal
-from typing import Final
 
-PR_SET_PDEATHSIG: Final = 1
+from gbgw.worker import kernel
 
 
 def main() -> None:
     # Whoever ends control at once means its workers too. If it was gone before this line, the channel says so.
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    kernel.die_with_parent()
+    kernel.set_name("gbgw-worker")
     # Control's, which ends its workers itself: a terminal and a service manager signal the whole group.
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)

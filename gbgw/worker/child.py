@@ -27,6 +27,7 @@ from gbgw.media.hub import Stream
 from gbgw.mux.feed import Feeds
 from gbgw.mux.transcode import Transcoders
 from gbgw.observe import log
+from gbgw.observe.garbage import Garbage
 from gbgw.serve.auth import Authority
 from gbgw.serve.context import ELSEWHERE, TICKET, Serving
 from gbgw.serve.http import NOWHERE, HttpServer
@@ -34,7 +35,7 @@ from gbgw.serve.source import AudioChoice, Sample
 from gbgw.serve.viewers import Viewer, Viewers
 from gbgw.serve.webrtc import WebRtc
 from gbgw.watching import Watch, Watching
-from gbgw.worker import protocol, tickets
+from gbgw.worker import kernel, protocol, tickets
 from gbgw.worker.base import Ingest, IngestFigures
 from gbgw.worker.channel import Channel
 from gbgw.worker.handover import Landing
@@ -86,7 +87,6 @@ class Child:
         self._over = asyncio.Event()
         self._tasks = asyncio.TaskGroup()
         self._ingests: dict[int, _Ingest] = {}
-        self._seats: dict[str, _Seat] = {}
         self._logging: Logging | None = None  # said since the start
 
     async def run(self) -> None:
@@ -133,6 +133,7 @@ class Child:
             )
             raise SystemExit(1)
         self.number = start.number
+        kernel.set_name(f"gbgw-worker-{start.number}")
         self.config = Config.model_validate_json(start.config)
         told = self._logging or self.config.log
         log.configure(told.level, told.format)
@@ -168,8 +169,10 @@ class Child:
         server = await stack.enter_async_context(HttpServer(self._serving, listen=NOWHERE))
         stack.enter_context(Landing(self._handover_socket, server.adopt, tally))
         reporter = _Reporter(self)
+        reporter.tell()  # control has figures from the first moment on
         stack.callback(self._tasks.create_task(reporter.run(), name="worker:report").cancel)
-        self._report = reporter
+        garbage = stack.enter_context(Garbage(tally))  # all that is loaded by now stays
+        stack.callback(self._tasks.create_task(garbage.run(), name="worker:garbage").cancel)
 
     # What control says
 
@@ -455,9 +458,12 @@ class _Reporter:
 
     async def run(self) -> None:
         while True:
-            signal.alarm(WATCHDOG_SECONDS)
-            self._child.channel.send(self._make())
             await asyncio.sleep(REPORT_SECONDS)
+            signal.alarm(WATCHDOG_SECONDS)
+            self.tell()
+
+    def tell(self) -> None:
+        self._child.channel.send(self._make())
 
     def _make(self) -> Report:
         child = self._child

@@ -34,6 +34,7 @@ class WorkerProcess:
             with its_channel, its_passing:
                 process = await asyncio.create_subprocess_exec(
                     sys.executable,
+                    "-P",  # what lies in the folder we run in is not imported
                     *("-m", _MODULE, str(its_channel.fileno()), str(its_passing.fileno())),
                     pass_fds=(its_channel.fileno(), its_passing.fileno()),
                     stdin=asyncio.subprocess.DEVNULL,
