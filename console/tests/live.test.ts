@@ -52,11 +52,14 @@ describe("overHole", () => {
 
 describe("againAfter", () => {
   it("waits longer every time, up to a limit", () => {
-    expect([0, 1, 2, 3, 4, 99].map((tries) => againAfter("media_stopped", tries))).toEqual([3, 5, 10, 20, 30, 30]);
-    expect(againAfter("http_502", 0)).toBe(3);
+    expect([0, 1, 2, 3, 4, 5, 99].map((tries) => againAfter("media_stopped", tries))).toEqual([1, 3, 5, 10, 20, 30, 30]);
+    expect(againAfter("http_502", 0)).toBe(1);
+  });
+  it("asks again for what a media worker took with it", () => {
+    for (const code of ["worker_lost", "session_expired", "player_connection"]) expect(againAfter(code, 0), code).toBe(1);
   });
   it("goes on at once where the other picture is there already, but not for ever", () => {
-    expect([0, 1, 2].map((tries) => againAfter("tracks_changed", tries))).toEqual([0, 5, 10]);
+    expect([0, 1, 2].map((tries) => againAfter("tracks_changed", tries))).toEqual([0, 3, 5]);
     expect(againAfter("stream_moved", 0)).toBe(0);
   });
   it("does not undo what somebody decided, nor try what cannot work", () => {
