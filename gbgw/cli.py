@@ -152,14 +152,21 @@ def config_check(file: str) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def config_show(path: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
     """Print every key with its value and where the value came from."""
+    from gbgw.worker import capacity, shares
+
     loaded = configuration.load(path, env=os.environ, overrides=overrides)
     rows = []
     for section, options in loaded.config.model_dump(mode="json").items():
         for key, value in options.items():
             shown = "***" if key == "password" and value else value
             rows.append((f"{section}.{key}", shown, loaded.origins.get(f"{section}.{key}", "default")))
+    here = shares.count(loaded.config, capacity.of_this_process())
     if as_json:
-        click.echo(json_text([{"key": key, "value": value, "origin": origin} for key, value, origin in rows]))
+        listed: list[dict[str, Any]] = [{"key": key, "value": value, "origin": origin} for key, value, origin in rows]
+        for row in listed:
+            if (row["key"], row["value"]) == ("media.workers", "auto"):
+                row |= {"here": here.workers, "reason": here.reason}
+        click.echo(json_text(listed))
         return
     table = Table(box=None, pad_edge=False)
     for title in ("key", "value", "origin"):
@@ -168,6 +175,8 @@ def config_show(path: str | None, overrides: tuple[str, ...], as_json: bool) -> 
         table.add_row(key, repr(value) if isinstance(value, str) else str(value), origin)
     width = None if sys.stdout.isatty() else TABLE_WIDTH  # a file or a pipe has no edge
     Console(width=width, highlight=False).print(table, soft_wrap=True)
+    if here.reason:
+        click.echo(f"media.workers 'auto' is {here.workers} here, by {here.reason}", err=True)
 
 
 def json_text(value: object) -> str:

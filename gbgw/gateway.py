@@ -64,7 +64,7 @@ from gbgw.sip.agent import Rebound
 from gbgw.sip.flow import Flow
 from gbgw.store.sqlite import SqliteStore
 from gbgw.watching import Watch, Watching
-from gbgw.worker import shares, tickets
+from gbgw.worker import capacity, shares, tickets
 from gbgw.worker.base import MediaWorker
 from gbgw.worker.channel import lost
 from gbgw.worker.local import LocalWorker
@@ -84,8 +84,8 @@ class Gateway:
     """
 
     def __init__(self, config: Config | None = None, *, served: bool = False) -> None:
-        """served: a program of its own, whose `media.workers = "auto"` are processes; in a library they would take the
-        pictures out of the caller's process, so there it means 0."""
+        """served: a program of its own, whose `media.workers = "auto"`, the default, are processes; in a library they
+        would take the pictures out of the caller's process, so there it means 0."""
         self.config = config or Config()
         self._served = served
         self.viewers = Viewers()
@@ -178,7 +178,10 @@ class Gateway:
         cpus = sorted(os.sched_getaffinity(0))
         workers = 0
         if self._served or media.workers != "auto":
-            workers = shares.count(media, len(cpus), ports=self.config.webrtc.ports)
+            counted = shares.count(self.config, capacity.of_this_process())
+            workers = counted.workers
+            if counted.reason:
+                self._log.info("media workers", count=workers, bound=counted.reason)
         if workers == 0:
             transcoders = await stack.enter_async_context(Transcoders(video_limit=media.transcode, tally=self.tally))
             self._watching = Watching(transcoders)

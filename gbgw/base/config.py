@@ -106,7 +106,7 @@ class MediaConfig(Section):
     loss: Literal["freeze", "pass"] = "freeze"
     transcode: int = Field(0, ge=0, le=64, description="H.265 to H.264 transcodes allowed at once")
     workers: Annotated[int, Field(ge=0, le=limits.WORKERS)] | Literal["auto"] = Field(
-        0, description="media worker processes; 0: all in one process"
+        "auto", description="media worker processes; 0: all in one process; auto: processors - 1 (gbgw serve, demo)"
     )
     worker_cpus: str = Field("", description="processors of the workers: a list, auto, or empty for any")
     eager: tuple[Literal["flv", "mp4", "ts"], ...] = ()

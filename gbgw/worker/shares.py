@@ -1,21 +1,44 @@
 """What each of several media workers gets of what the configuration gives to all: ports, and processors to run on."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from gbgw.base.config import Config, MediaConfig, cpu_list, port_range
+from gbgw.base import limits
+from gbgw.base.config import Config, cpu_list, port_range
 from gbgw.base.errors import ConfigError
+from gbgw.worker.capacity import Capacity
 
 
-def count(media: MediaConfig, cpus: int, *, ports: str = "") -> int:
-    """How many workers `media.workers` means. ports: `webrtc.ports`.
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Media workers: how many, and what keeps "auto" from more; "" for a number that was asked for."""
 
-    "auto": one for each processor but one, at least one, no more than there are WebRTC ports to share, and one with
-    `media.single_port`.
+    workers: int
+    reason: str = ""
+
+
+def count(config: Config, capacity: Capacity) -> Count:
+    """How many workers `media.workers` means.
+
+    "auto": one for each processor but one, at least one, as far as there are ports to share and memory for them. Where
+    memory is for one process only, 0.
     """
+    media, ports = config.media, config.webrtc.ports
     if media.workers != "auto":
-        return media.workers
-    most = len(port_range(ports)) if ports else cpus
-    return max(1, min(cpus - 1, most, 1 if media.single_port else len(_pairs(media.ports))))
+        return Count(media.workers)
+    processors = f"{capacity.cpus} processors" if capacity.cpus > 1 else "1 processor"
+    bounds = [
+        Count(max(1, capacity.cpus - 1), processors),
+        Count(capacity.memory // limits.WORKER_MEMORY_BYTES - 1, f"{capacity.memory >> 20} MiB of memory"),
+        Count(len(_pairs(media.ports)), f"media.ports {media.ports}"),
+        Count(limits.WORKERS, "no more are of use"),
+    ]
+    if media.single_port:
+        bounds.append(Count(1, "media.single_port"))
+    if ports:
+        bounds.append(Count(len(port_range(ports)), f"webrtc.ports {ports}"))
+    least = min(bounds, key=lambda bound: bound.workers)
+    return Count(max(0, least.workers), least.reason)
 
 
 def divide(config: Config, workers: int) -> list[Config]:

@@ -41,8 +41,11 @@ def configuration(folder: Path, *more: str) -> Config:
 
 @pytest.fixture
 def workers(request: pytest.FixtureRequest) -> int:
-    """Media worker processes; `@pytest.mark.parametrize("workers", [0, 2], indirect=True)` runs a test with both."""
-    return int(getattr(request, "param", 0))
+    """Media worker processes; `@pytest.mark.parametrize("workers", [0, 2], indirect=True)` runs a test with both.
+
+    GBGW_MEDIA__WORKERS=1 in the environment runs all with one, which only those can tell that look inside.
+    """
+    return int(getattr(request, "param", os.environ.get("GBGW_MEDIA__WORKERS", "0")))
 
 
 @pytest.fixture(params=[0, 1])

@@ -75,7 +75,7 @@ class Seated:
 async def opened(gateway: Any, key: str = KEY) -> Any:
     """A Watch, or the GatewayError that it ended in."""
     try:
-        if gateway.config.media.workers:
+        if gateway._pool is not None:
             return Seated(await gateway.seat(key))
         return await gateway.open(key, protocol="test", viewer="test")
     except GatewayError as error:

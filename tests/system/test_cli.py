@@ -93,7 +93,8 @@ async def test_the_log_is_one_json_event_a_line(tmp_path: Path) -> None:
 async def test_the_log_is_columns_when_asked(tmp_path: Path) -> None:
     async with served(tmp_path, "log.format=console") as gateway:
         assert await gateway.end(signal.SIGTERM) == 0
-    assert re.match(r"\d\d:\d\d:\d\d \[info     \] gateway   ready +http=http://127", gateway.err[0])
+    ready = re.compile(r"\d\d:\d\d:\d\d \[info     \] gateway   ready +http=http://127")
+    assert len(list(filter(ready.match, gateway.err))) == 1
 
 
 # The end
@@ -302,6 +303,10 @@ def test_config_show_tells_value_and_origin_of_every_key(tmp_path: Path) -> None
     for key in shown:
         (line,) = [line for line in table.splitlines() if line.split()[0] == key]
         assert line.rstrip().endswith(shown[key]["origin"])
+    told = run("config", "show", folder=tmp_path)
+    workers = next(row for row in json.loads(run("config", "show", "--json", folder=tmp_path).stdout) if "here" in row)
+    assert told.stderr == f"media.workers 'auto' is {workers['here']} here, by {workers['reason']}\n"
+    assert run("config", "show", "--set", "media.workers=2", folder=tmp_path).stderr == ""
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from tests.support.process import Command, command, descendants, free_port, is_b
 from tests.support.whep import Player
 from tests.system.conftest import CHANNEL, DEVICE, FIRST_PORT, KEY, PASSWORD, configuration, http_get
 from tests.system.steps import Sender, all_back, ends, fact, online, opened, playing, sending
-from tests.system.test_cli import served, url_of
+from tests.system.test_cli import run, served, url_of
 from tests.system.test_metrics import scrape
 from tests.system.test_webrtc import pack
 
@@ -272,6 +272,41 @@ async def test_pictures_are_not_had_in_python(gateway_at: GatewayAt) -> None:
         await camera.nothing(0.1, "INVITE")
 
 
+def kinds_of(text: str) -> set[str]:
+    """Names and labels of figures, without what tells one stream, worker or task from the other, and without events,
+    which are listed once they happen."""
+    named = re.sub(r'(worker|viewer|id)="[^"]*"', r'\1=""', re.sub(r"^#.*$", "", text, flags=re.MULTILINE))
+    left_out = ("gbgw_tasks{", "gbgw_events_total{")
+    return {line.rpartition(" ")[0] for line in named.splitlines() if line and not line.startswith(left_out)}
+
+
+async def test_figures_are_the_same_with_workers_and_without(tmp_path: Path) -> None:
+    seen = []
+    for workers in (0, 1):
+        folder = tmp_path / str(workers)
+        folder.mkdir()
+        async with (
+            Gateway(configuration(folder, f"media.workers={workers}")) as gateway,
+            automata(gateway, 1) as (camera,),
+            aiohttp.ClientSession() as client,
+            client.get(f"{gateway.http_url}/live/{camera.key}.flv") as answer,
+        ):
+            await read(answer, 20_000)
+            (viewer,) = gateway.viewers
+            await fact(lambda: viewer.bytes > 0 and gateway.last_session(camera.key).figures().packets > 0, "figures")  # noqa: B023
+            text = await scrape(gateway)
+            api = f"{gateway.http_url}/api/v1/streams/{camera.key}"
+            headers = {"Authorization": f"Bearer {gateway.new_admin_token}"}
+            async with client.get(api, headers=headers) as told:
+                stream = await told.json()
+            async with client.get(f"{api}/viewers", headers=headers) as told:
+                viewers = (await told.json())["items"]
+            seen.append((kinds_of(text), stream.keys(), stream["tracks"], stream["state"], viewers[0].keys()))
+    without, within = seen
+    assert without[0] == within[0]
+    assert without[1:] == within[1:]
+
+
 # Death
 
 
@@ -415,6 +450,22 @@ async def test_sigterm_ends_workers_too(tmp_path: Path) -> None:
     assert (request["worker"] in (0, 1), request["status"], request["bytes"] > 0) == (True, 200, True)
 
 
+async def test_sigterm_is_obeyed_beside_a_worker_that_hangs(tmp_path: Path) -> None:
+    async with watched_command(tmp_path) as (gateway, camera, answer):
+        workers = children_of(gateway)
+        for pid in workers:
+            os.kill(pid, signal.SIGSTOP)
+        began = time.monotonic()
+        gateway.process.send_signal(signal.SIGTERM)
+        camera.respond(await camera.expect("BYE"), 200)
+        assert await gateway.end() == 0
+        assert time.monotonic() - began < 5
+        for pid in workers:
+            await gone(pid, 1)
+        with contextlib.suppress(aiohttp.ClientPayloadError):
+            await answer.content.read()
+
+
 async def test_workers_end_by_themselves_when_control_is_killed(tmp_path: Path) -> None:
     async with watched_command(tmp_path) as (gateway, camera, answer):
         workers = children_of(gateway)
@@ -434,13 +485,49 @@ async def test_workers_run_on_the_processors_they_are_given(tmp_path: Path) -> N
         assert await gateway.end(signal.SIGTERM) == 0
 
 
-async def test_auto_is_one_worker_less_than_processors(tmp_path: Path) -> None:
-    async with served(tmp_path, "media.workers=auto") as gateway:
-        workers = max(1, len(os.sched_getaffinity(0)) - 1)
-        assert len(children_of(gateway)) == workers + (workers == 1)  # a single one has a spare
+def name_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text().strip()
+
+
+async def test_auto_is_the_default_of_the_program_but_not_of_the_library(tmp_path: Path) -> None:
+    shown = run("config", "show", "--json", folder=tmp_path)
+    (row,) = [row for row in json.loads(shown.stdout) if row["key"] == "media.workers"]
+    assert (row["value"], row["origin"]) == ("auto", "default")
+    async with served(tmp_path) as gateway:
+        await gateway.line('"media workers"', err=True)
+        workers = row["here"]
+        assert workers >= 1, row["reason"]
+        names = sorted(map(name_of, children_of(gateway)))
+        spare = ["gbgw-worker"] if workers == 1 else []  # a single one has a spare
+        assert names == [*spare, *(f"gbgw-worker-{number}" for number in range(workers))]
         assert await gateway.end(signal.SIGTERM) == 0
-    async with Gateway(configuration(tmp_path, "media.workers=auto")) as library:
+    (line,) = [json.loads(line) for line in gateway.err if '"media workers"' in line]
+    assert (line["count"], line["bound"]) == (workers, row["reason"])
+    async with Gateway(configuration(tmp_path)) as library:
+        assert library.config.media.workers == "auto"
         assert library._pool is None
+
+
+@pytest.mark.parametrize("setting", ["media.single_port=32099", "webrtc.ports=32201"])
+async def test_auto_has_one_worker_for_one_port(tmp_path: Path, setting: str) -> None:
+    async with served(tmp_path, setting) as gateway:
+        assert "gbgw-worker-0" in map(name_of, children_of(gateway))
+        assert "gbgw-worker-1" not in map(name_of, children_of(gateway))
+        assert await gateway.end(signal.SIGTERM) == 0
+
+
+async def test_what_lies_in_the_folder_is_not_imported(tmp_path: Path) -> None:
+    """Later processes too: a worker is started again where the first one was."""
+    async with served(tmp_path, "media.workers=1") as gateway:
+        for name in ("asyncio", "av", "gbgw"):
+            (tmp_path / f"{name}.py").write_text("raise SystemExit('a stranger was let in')")
+        for _ in range(2):  # the spare takes over, then one that starts now
+            (pid,) = [pid for pid in children_of(gateway) if name_of(pid) == "gbgw-worker-0"]
+            os.kill(pid, signal.SIGKILL)
+            await gone(pid, 2)
+            await fact(lambda: "gbgw-worker-0" in map(name_of, children_of(gateway)), "the next one", 10)
+        assert await gateway.end(signal.SIGTERM) == 0
+    assert "stranger" not in "".join(gateway.err)
 
 
 async def test_the_log_level_reaches_the_workers(tmp_path: Path) -> None:

@@ -9,6 +9,9 @@ from gbgw.base.config import Config, MediaConfig, SipConfig, WebRtcConfig, cpu_l
 from gbgw.base.errors import ConfigError
 from gbgw.net.media import PortPool
 from gbgw.worker import shares
+from gbgw.worker.capacity import Capacity
+
+LARGE = 1 << 40
 
 
 def config(media: str = "30000-34999", webrtc: str = "", **more: object) -> Config:
@@ -44,7 +47,7 @@ def test_secrets_stay_with_control() -> None:
 
 def test_one_media_port_is_for_one_worker() -> None:
     made = config(single_port=9_000, workers="auto")
-    assert shares.count(made.media, 8) == 1
+    assert shares.count(made, Capacity(8, LARGE)) == shares.Count(1, "media.single_port")
     assert [part.media.single_port for part in shares.divide(made, 1)] == [9_000]
     with pytest.raises(ConfigError, match="single_port"):
         shares.divide(made, 2)
@@ -59,21 +62,26 @@ def test_one_webrtc_port_is_for_one_worker() -> None:
 
 
 @pytest.mark.parametrize(
-    ("workers", "cpus", "media", "webrtc", "count"),
+    ("workers", "cpus", "memory_mb", "media", "webrtc", "count", "reason"),
     [
-        (0, 8, "30000-34999", "", 0),
-        (3, 1, "30000-34999", "", 3),
-        ("auto", 1, "30000-34999", "", 1),
-        ("auto", 2, "30000-34999", "", 1),
-        ("auto", 8, "30000-34999", "", 7),
-        ("auto", 8, "30000-34999", "9000", 1),
-        ("auto", 8, "30000-34999", "9000-9002", 3),
-        ("auto", 8, "30000-30003", "", 2),
+        (0, 8, 64_000, "30000-34999", "", 0, ""),
+        (3, 1, 64_000, "30000-34999", "", 3, ""),
+        ("auto", 1, 2_000, "30000-34999", "", 1, "1 processor"),
+        ("auto", 2, 2_000, "30000-34999", "", 1, "2 processors"),
+        ("auto", 8, 64_000, "30000-34999", "", 7, "8 processors"),
+        ("auto", 200, 640_000, "30000-34999", "", 64, "no more are of use"),
+        ("auto", 8, 64_000, "30000-34999", "9000", 1, "webrtc.ports 9000"),
+        ("auto", 8, 64_000, "30000-34999", "9000-9002", 3, "webrtc.ports 9000-9002"),
+        ("auto", 8, 64_000, "30000-30003", "", 2, "media.ports 30000-30003"),
+        ("auto", 8, 2_000, "30000-34999", "", 2, "2000 MiB of memory"),
+        ("auto", 2, 1_000, "30000-34999", "", 0, "1000 MiB of memory"),
+        ("auto", 1, 200, "30000-34999", "", 0, "200 MiB of memory"),
+        (2, 1, 200, "30000-34999", "", 2, ""),
     ],
 )
-def test_how_many(workers: object, cpus: int, media: str, webrtc: str, count: int) -> None:
+def test_how_many(workers: object, cpus: int, memory_mb: int, media: str, webrtc: str, count: int, reason: str) -> None:
     made = config(media, webrtc, workers=workers)
-    assert shares.count(made.media, cpus, ports=made.webrtc.ports) == count
+    assert shares.count(made, Capacity(cpus, memory_mb << 20)) == shares.Count(count, reason)
     if count:
         assert len(shares.divide(made, count)) == count
 
