@@ -21,7 +21,8 @@ import structlog
 
 from gbgw import __version__
 from gbgw.base.config import Config
-from gbgw.base.errors import GatewayError, MediaError, StateError
+from gbgw.base.errors import GatewayError, LocalError, MediaError, StateError
+from gbgw.base.strict import is_strict
 from gbgw.base.tally import Tally
 from gbgw.media.hub import Stream
 from gbgw.mux.feed import Feeds
@@ -88,6 +89,7 @@ class Child:
         self._tasks = asyncio.TaskGroup()
         self._ingests: dict[int, _Ingest] = {}
         self._logging: Logging | None = None  # said since the start
+        self._log = log.get("worker")
 
     async def run(self) -> None:
         await self.channel.open(self._channel_socket)
@@ -206,6 +208,18 @@ class Child:
             answer = await work()
         except GatewayError as error:
             self.channel.answer(ask, error)
+        except Exception:
+            # It costs what was asked for, not all the streams that this process has.
+            self.tally.add("bug.worker")
+            self._log.exception("bug")
+            self.channel.answer(
+                ask,
+                LocalError(
+                    "a fault of the gateway ended the stream", code="internal", remedy="its log says more; report it"
+                ),
+            )
+            if is_strict():
+                raise
         else:
             if ask:
                 self.channel.send(answer)

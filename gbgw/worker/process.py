@@ -22,7 +22,10 @@ class WorkerProcess:
         self.channel = channel
         self.handover = passing
         self._process = process
-        self._pidfd = os.pidfd_open(process.pid)  # a signal by number could reach another process, or reap this one
+        try:
+            self._pidfd = os.pidfd_open(process.pid)  # a signal by number could reach another process, or reap this one
+        except OSError:  # Linux before 5.3, or a sandbox: then by number, as long as nobody was told of its end
+            self._pidfd = -1
 
     @classmethod
     async def start(cls) -> "WorkerProcess":
@@ -81,9 +84,11 @@ class WorkerProcess:
         await self.wait()
 
     def kill(self) -> None:
-        if self._pidfd >= 0:
-            with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError):
+            if self._pidfd >= 0:
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            elif not self.ended:
+                self._process.kill()
 
 
 def _environment() -> dict[str, str]:

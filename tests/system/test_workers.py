@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import time
@@ -12,12 +13,16 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
 
+from gbgw.base.codec import H265
 from gbgw.base.config import port_range
 from gbgw.base.errors import ConfigError, GatewayError
+from gbgw.device.fleet import Fleet, FleetOptions
+from gbgw.device.options import DeviceOptions
 from gbgw.gateway import Gateway
 from gbgw.worker.shares import divide
 from tests.support import leaks
@@ -403,6 +408,176 @@ async def test_signals_of_a_terminal_do_not_end_a_worker(gateway_at: GatewayAt) 
         assert gateway._pool.pids[0] == pid
         await watch.close()
         await ends(gateway, camera)
+
+
+@one
+async def test_viewers_of_every_protocol_are_told_of_its_death(gateway_at: GatewayAt) -> None:
+    """Endless answers end, WebSockets close, sessions are unknown to the next worker; whoever asks again plays."""
+    async with (
+        gateway_at("media.linger_seconds=5") as gateway,
+        automata(gateway, 1) as (camera,),
+        aiohttp.ClientSession() as client,
+        Player() as player,
+        Player() as another,
+    ):
+        base = f"{gateway.http_url}/live/{camera.key}"
+        endless = [await client.get(f"{base}.{form}") for form in ("flv", "ts", "mp4")]
+        for answer in endless:
+            assert answer.status == 200
+            await read(answer, 1_000)
+        socket = await client.ws_connect(f"{base}.flv")
+        assert (await socket.receive(5)).data.startswith(b"FLV")
+        async with client.get(f"{base}/index.m3u8") as answer:
+            media = re.findall(r"^.*/media.*$", await answer.text(), re.MULTILINE)[0]
+        async with client.post(f"{base}/whep", data=await player.offer(), headers=SDP) as answer:
+            location = gateway.http_url + answer.headers["Location"]
+            row = answer.headers["X-Gbgw-Viewer"]
+            await player.accept(await answer.text())
+        await fact(lambda: len(player.pictures) > 5, "pictures", 8)
+        await fact(lambda: len(gateway.viewers) == 6, "their rows")
+        waiting = asyncio.create_task(client.get(f"{base}/{media}?_HLS_msn=9999"), name="test:hls")
+        died_at = time.monotonic()
+        os.kill(gateway._pool.pids[0], signal.SIGKILL)
+        for answer in endless:
+            with contextlib.suppress(aiohttp.ClientError):
+                async with asyncio.timeout(2):
+                    await answer.content.read()
+        async with asyncio.timeout(2):
+            while not (await socket.receive()).type & aiohttp.WSMsgType.CLOSED:
+                pass
+            assert (await waiting).status >= 400
+        assert gateway.viewers.get(row) is None
+        assert time.monotonic() - died_at < 2
+        await fact(lambda: gateway.tally["worker.reinvited"] == 1, "back", 8)
+        async with client.get(f"{base}/{media}") as answer:
+            assert (answer.status, (await answer.json())["error"]["code"]) == (410, "session_expired")
+        async with client.delete(location) as answer:
+            assert (answer.status, (await answer.json())["error"]["code"]) == (404, "unknown_session")
+        async with client.post(f"{base}/whep", data=await another.offer(), headers=SDP) as answer:
+            assert answer.status == 201
+            await another.accept(await answer.text())
+        await fact(lambda: len(another.pictures) > 5, "pictures again", 8)
+        async with client.get(f"{base}.flv") as answer:
+            assert await read(answer, 3) == b"FLV"
+        assert len(camera.invited_at) == 2
+
+
+@two
+async def test_a_viewer_on_his_way_to_a_worker_that_dies_is_told(gateway_at: GatewayAt) -> None:
+    """The connection is in the hands of a process that stopped before it took it."""
+    async with (
+        gateway_at("media.linger_seconds=5") as gateway,
+        automata(gateway, 1) as (camera,),
+        aiohttp.ClientSession() as client,
+    ):
+        await gateway.start(camera.key)
+        pid = gateway._pool.pids[worker_of(gateway, camera.key)]
+        os.kill(pid, signal.SIGSTOP)
+        paths = [f"/live/{camera.key}{end}" for end in (".flv", ".ts", "/index.m3u8")]
+        async with asyncio.TaskGroup() as tasks:
+            asking = [tasks.create_task(all_of(gateway.http_url, path), name="test:get") for path in paths]
+            await fact(lambda: len(gateway._kept_places) == 3, "they are on their way")
+            os.kill(pid, signal.SIGKILL)
+            async with asyncio.timeout(3):
+                await asyncio.wait(asking)
+        flv, ts, playlist = (task.result() for task in asking)
+        assert (flv, ts) == (b"", b"")
+        assert playlist.startswith(b"HTTP/1.1 503")
+        assert b'"worker_lost"' in playlist
+        await fact(lambda: gateway.tally["worker.reinvited"] == 1, "back", 8)
+        async with client.get(gateway.http_url + paths[0]) as answer:
+            assert await read(answer, 3) == b"FLV"
+        await gateway.stop(camera.key)
+        await all_back(gateway)
+
+
+async def all_of(url: str, path: str) -> bytes:
+    """What comes back on a connection of its own, to its end; asked once, where aiohttp would ask again."""
+    parts = urlsplit(url)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    try:
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\n\r\n".encode())
+        with contextlib.suppress(ConnectionResetError):
+            return await reader.read()
+        return b""
+    finally:
+        writer.close()
+
+
+@one
+async def test_a_worker_without_descriptors_plays_on_and_recovers(gateway_at: GatewayAt) -> None:
+    async with (
+        gateway_at("media.linger_seconds=0.2") as gateway,
+        automata(gateway, 2) as (camera, other),
+        aiohttp.ClientSession() as client,
+        client.get(f"{gateway.http_url}/live/{camera.key}.flv") as kept,
+    ):
+        assert await read(kept, 3) == b"FLV"
+        pid = gateway._pool.pids[0]
+        before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        highest = max(int(name) for name in os.listdir(f"/proc/{pid}/fd"))
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (highest + 1, before[1]))
+        free = highest + 1 - len(os.listdir(f"/proc/{pid}/fd"))
+        fillers = [await ended_or_first(client, f"{gateway.http_url}/live/{camera.key}.ts") for _ in range(free + 3)]
+        assert fillers[-1] is None, "a viewer too many is told at once"
+        assert isinstance(await opened(gateway, other.key), GatewayError)
+        await read(kept, 20_000)
+        assert gateway._pool.pids[0] == pid
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+        async with client.get(f"{gateway.http_url}/live/{other.key}.flv") as answer:
+            assert await read(answer, 3) == b"FLV"
+        await fact(lambda: gateway.tally["worker.handover_failed"] > 0, "counted")
+        assert gateway.tally["worker.lost"] == 0
+        for filler in fillers:
+            if filler is not None:
+                filler.close()
+
+
+async def ended_or_first(client: aiohttp.ClientSession, url: str) -> aiohttp.ClientResponse | None:
+    """The answer of an endless URL, None where the connection was closed instead."""
+    try:
+        async with asyncio.timeout(3):
+            return await client.get(url)
+    except aiohttp.ClientError:
+        return None
+
+
+@two
+async def test_transcodes_are_counted_over_all_workers(gateway_at: GatewayAt) -> None:
+    async with gateway_at("media.transcode=1", "media.linger_seconds=5") as gateway:
+        sip = gateway.config.sip
+        server = ("127.0.0.1", gateway.sip_ports["udp"])
+        cameras = FleetOptions(
+            DeviceOptions(DEVICE, sip.id, sip.domain, server, password=PASSWORD),
+            count=2, video=H265, audio=None, width=320, height=180,
+        )  # fmt: skip
+        async with Fleet(cameras), aiohttp.ClientSession() as client:
+            await fact(
+                lambda: sum(entry.online and bool(entry.channels) for entry in gateway.directory) == 2, "both", 10
+            )
+            keys = [f"{entry.id}-{next(iter(entry.channels))}" for entry in gateway.directory]
+            for key in keys:
+                await gateway.start(key)
+            assert {worker_of(gateway, key) for key in keys} == {0, 1}
+            first, second = (f"{gateway.http_url}/live/{key}.flv?video=h264" for key in keys)
+            async with client.get(first) as answer:
+                assert answer.status == 200
+                assert await read(answer, 3) == b"FLV"
+                async with client.get(second) as refused:
+                    assert (refused.status, (await refused.json())["error"]["code"]) == (503, "transcode_limit")
+                async with client.get(first) as shared:
+                    assert shared.status == 200
+            await fact(lambda: gateway._pool.permits.taken == 0, "the permit is back")
+            async with client.get(second) as answer:
+                assert answer.status == 200
+                assert await read(answer, 3) == b"FLV"
+                assert gateway._pool.permits.taken == 1
+                os.kill(gateway._pool.pids[worker_of(gateway, keys[1])], signal.SIGKILL)
+                await fact(lambda: gateway._pool.permits.taken == 0, "what a dead worker had is back")
+            await fact(lambda: gateway.tally["worker.reinvited"] == 1, "back", 8)
+            for key in keys:
+                await gateway.stop(key)
+        await all_back(gateway)
 
 
 # The end of control
