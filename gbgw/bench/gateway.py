@@ -16,10 +16,13 @@ from typing import Any, Final, Self
 from gbgw.base import config as configuration
 from gbgw.base.config import Config
 from gbgw.base.errors import LocalError
-from gbgw.bench.meter import Meter
+from gbgw.bench.meter import Meter, rate
 from gbgw.bench.request import Api
 
+ONE_PROCESS: Final = "media.workers=0"  # a figure by the core is one of one process; --set media.workers=1 wins
 READY_SECONDS: Final = 30.0  # three are usual
+QUIET_MS: Final = 50.0  # of CPU a second: a spare media worker that still loads takes 500 and more
+QUIET_WINDOW_SECONDS: Final = 0.5
 STOP_SECONDS: Final = 10.0
 PR_SET_PDEATHSIG: Final = 1
 _LIBC = ctypes.CDLL(None)  # loaded before any fork
@@ -89,8 +92,21 @@ class GatewayProcess:
             self.meter = Meter(process.pid)
             self._log = Path(folder) / "log"
             self._process = process
+            await self._quiet()
             self._exit = stack.pop_all()
         return self
+
+    async def _quiet(self) -> None:
+        """Wait until it does nothing: what it uses idle, and empty, is taken off what it uses at work."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + READY_SECONDS
+        before = self.meter.sample()
+        while loop.time() < until:
+            await asyncio.sleep(QUIET_WINDOW_SECONDS)
+            after = self.meter.sample()
+            if rate(before, after) < QUIET_MS:
+                return
+            before = after
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

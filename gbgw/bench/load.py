@@ -10,7 +10,7 @@ from gbgw._load import Content, Source
 from gbgw.bench.cameras import Cameras, Plan
 from gbgw.bench.conditions import conditions
 from gbgw.bench.content import content_of
-from gbgw.bench.gateway import GatewayProcess
+from gbgw.bench.gateway import ONE_PROCESS, GatewayProcess
 from gbgw.bench.threads import Thread
 from gbgw.mux.loop import Loop
 from gbgw.mux.scene import SceneSpec, scene_loop
@@ -37,7 +37,7 @@ class LoadOptions:
 
     def configuration(self) -> tuple[str, ...]:
         """What the gateway is told, beside its defaults."""
-        own = [f"media.sessions={max(2_000, self.streams)}"]
+        own = [f"media.sessions={max(2_000, self.streams)}", ONE_PROCESS]
         if self.eager:
             own.append("media.eager=[" + ",".join(f'"{name}"' for name in self.eager) + "]")
         if self.transport == "tcp":

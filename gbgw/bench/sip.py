@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from gbgw.base.errors import LocalError
 from gbgw.bench.conditions import allow_files, conditions
-from gbgw.bench.gateway import GatewayProcess
+from gbgw.bench.gateway import ONE_PROCESS, GatewayProcess
 from gbgw.bench.load import Progress
 from gbgw.bench.meter import Sample, rate
 from gbgw.bench.registrants import Setup
@@ -76,7 +76,8 @@ async def sip(options: SipOptions, progress: Progress, command: str) -> Report:
     allow_files(options.devices + SPARE_FILES)
     report = Report(f"REGISTER with digest, {options.devices} devices", {"command": command, **conditions()})
     progress.step("starting the gateway")
-    async with GatewayProcess(options.overrides) as gateway:
+    overrides = (ONE_PROCESS, *options.overrides)
+    async with GatewayProcess(overrides) as gateway:
         config = gateway.config.sip
         setup = Setup(gateway.sip_port, config.id, config.domain, gateway.password, options.devices)
         sockets = min(setup.sockets, setup.devices)
@@ -84,7 +85,7 @@ async def sip(options: SipOptions, progress: Progress, command: str) -> Report:
             f"{setup.devices} on {sockets} UDP sockets, one process; MD5, a challenge each time"
         )
         report.conditions["transactions"] = "on: every request is remembered for 32 s (RFC 3261 timer J)"
-        report.conditions["config"] = options.overrides or "defaults"
+        report.conditions["config"] = overrides
         report.conditions["window"] = f"{options.seconds:g} s each"
         async with client(setup) as devices:
             progress.step("registering all devices")

@@ -116,6 +116,7 @@ class Child:
     async def _first(self) -> Start | None:
         """What control says first, now or, to a spare, much later; None when it went away instead."""
         signal.alarm(0)
+        kernel.set_name("gbgw-spare")  # all is loaded: from here on it takes over at once
         async with asyncio.TaskGroup() as tasks:
             over = tasks.create_task(self._over.wait(), name="worker:over")
             first = tasks.create_task(self._news.get(), name="worker:first")

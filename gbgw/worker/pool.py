@@ -166,7 +166,7 @@ class WorkerPool:
         if wanted is not None:
             return wanted
         try:
-            async with asyncio.timeout(limits.WORKER_ANSWER_SECONDS):
+            async with asyncio.timeout(limits.WORKER_START_SECONDS):  # the next one is on its way, however busy we are
                 while not self._stopping:
                     loads = [worker.load for worker in self._usable() if worker.number not in tried]
                     if loads:

@@ -330,6 +330,10 @@ async def test_a_killed_worker_is_replaced_and_its_streams_come_back(gateway_at:
             spared = [each for each in cameras if each not in hit]
             assert (len(hit), len(spared)) == (4 // workers, 4 - 4 // workers)
             pid = gateway._pool.pids[victim]
+            if workers == 1:
+                await fact(
+                    lambda: gateway._pool._spare and name_of(gateway._pool._spare.pid) == "gbgw-spare", "a spare", 15
+                )
             killed_at = time.monotonic()
             os.kill(pid, signal.SIGKILL)
             for each, answer in zip(cameras, answers, strict=True):
@@ -362,7 +366,7 @@ async def test_a_stream_that_was_started_is_started_again(gateway_at: GatewayAt)
     async with gateway_at() as gateway, automata(gateway, 1) as (camera,):
         await gateway.start(camera.key)
         os.kill(gateway._pool.pids[0], signal.SIGKILL)
-        await fact(lambda: gateway.tally["worker.reinvited"] == 1, "back", 8)
+        await fact(lambda: gateway.tally["worker.reinvited"] == 1, "back", 20)
         assert gateway.last_session(camera.key).kept
         await gateway.stop(camera.key)
         await all_back(gateway)
@@ -390,7 +394,7 @@ async def test_a_worker_that_hangs_is_killed(gateway_at: GatewayAt, monkeypatch:
         await gateway.start(camera.key)
         pid = gateway._pool.pids[0]
         os.kill(pid, signal.SIGSTOP)
-        await fact(lambda: gateway.tally["worker.reinvited"] == 1, "back", 10)
+        await fact(lambda: gateway.tally["worker.reinvited"] == 1, "back", 20)
         assert gateway.tally["worker.stuck"] == 1
         assert not is_running(pid)
         await gateway.stop(camera.key)
@@ -448,7 +452,7 @@ async def test_viewers_of_every_protocol_are_told_of_its_death(gateway_at: Gatew
             assert (await waiting).status >= 400
         assert gateway.viewers.get(row) is None
         assert time.monotonic() - died_at < 2
-        await fact(lambda: gateway.tally["worker.reinvited"] == 1, "back", 8)
+        await fact(lambda: gateway.tally["worker.reinvited"] == 1, "back", 20)
         async with client.get(f"{base}/{media}") as answer:
             assert (answer.status, (await answer.json())["error"]["code"]) == (410, "session_expired")
         async with client.delete(location) as answer:
@@ -484,7 +488,7 @@ async def test_a_viewer_on_his_way_to_a_worker_that_dies_is_told(gateway_at: Gat
         assert (flv, ts) == (b"", b"")
         assert playlist.startswith(b"HTTP/1.1 503")
         assert b'"worker_lost"' in playlist
-        await fact(lambda: gateway.tally["worker.reinvited"] == 1, "back", 8)
+        await fact(lambda: gateway.tally["worker.reinvited"] == 1, "back", 20)
         async with client.get(gateway.http_url + paths[0]) as answer:
             assert await read(answer, 3) == b"FLV"
         await gateway.stop(camera.key)
@@ -574,7 +578,7 @@ async def test_transcodes_are_counted_over_all_workers(gateway_at: GatewayAt) ->
                 assert gateway._pool.permits.taken == 1
                 os.kill(gateway._pool.pids[worker_of(gateway, keys[1])], signal.SIGKILL)
                 await fact(lambda: gateway._pool.permits.taken == 0, "what a dead worker had is back")
-            await fact(lambda: gateway.tally["worker.reinvited"] == 1, "back", 8)
+            await fact(lambda: gateway.tally["worker.reinvited"] == 1, "back", 20)
             for key in keys:
                 await gateway.stop(key)
         await all_back(gateway)
@@ -672,9 +676,9 @@ async def test_auto_is_the_default_of_the_program_but_not_of_the_library(tmp_pat
         await gateway.line('"media workers"', err=True)
         workers = row["here"]
         assert workers >= 1, row["reason"]
-        names = sorted(map(name_of, children_of(gateway)))
-        spare = ["gbgw-worker"] if workers == 1 else []  # a single one has a spare
-        assert names == [*spare, *(f"gbgw-worker-{number}" for number in range(workers))]
+        spare = ["gbgw-spare"] if workers == 1 else []  # a single one has a spare
+        names = [*spare, *(f"gbgw-worker-{number}" for number in range(workers))]
+        await fact(lambda: sorted(map(name_of, children_of(gateway))) == names, f"{names}", 15)
         assert await gateway.end(signal.SIGTERM) == 0
     (line,) = [json.loads(line) for line in gateway.err if '"media workers"' in line]
     assert (line["count"], line["bound"]) == (workers, row["reason"])
@@ -700,7 +704,7 @@ async def test_what_lies_in_the_folder_is_not_imported(tmp_path: Path) -> None:
             (pid,) = [pid for pid in children_of(gateway) if name_of(pid) == "gbgw-worker-0"]
             os.kill(pid, signal.SIGKILL)
             await gone(pid, 2)
-            await fact(lambda: "gbgw-worker-0" in map(name_of, children_of(gateway)), "the next one", 10)
+            await fact(lambda: "gbgw-worker-0" in map(name_of, children_of(gateway)), "the next one", 20)
         assert await gateway.end(signal.SIGTERM) == 0
     assert "stranger" not in "".join(gateway.err)
 
