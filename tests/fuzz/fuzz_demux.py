@@ -13,6 +13,7 @@ from gbgw.base import limits
 from gbgw.base.tally import Tally
 from gbgw.serve.ice import Source
 from gbgw.serve.lite import LiteConnection, SharedPort
+from gbgw.serve.turns import Turns
 
 SOURCES: tuple[Source, ...] = (("192.0.2.1", 4_000), ("192.0.2.1", 4_001), ("198.51.100.9", 4_000), ("2001:db8::1", 9))
 OWNERS = (0, 0, 1, None)
@@ -30,7 +31,7 @@ class _Socket:
 
 
 async def _port() -> SharedPort:
-    return SharedPort(Tally())
+    return SharedPort(Tally(), Turns())
 
 
 def shared(socket: _Socket) -> SharedPort:
@@ -121,3 +122,4 @@ def check(data: bytes) -> None:
         if one is not None:
             one.connection.fail()
     assert (len(port), port.responder.sources) == (0, 0)
+    port.turns.close()
