@@ -173,6 +173,7 @@ class Stream:
     key: what viewers ask for, "DEVICE-CHANNEL".
     tally: counts hub.*.
     on_published: called once, after the first sinks were served, when the set of tracks has closed.
+    on_tracks: called when a generation begins, before its sinks hear of it.
     """
 
     def __init__(
@@ -190,6 +191,7 @@ class Stream:
         self.last_unit_at: float | None = None
         self.gop_seconds = 0.0
         self._on_published = on_published
+        self.on_tracks: Callable[[], None] | None = None
         self._audio_promised = False
         self._video_promised = False
         self._sources: dict[int, _Source] = {}
@@ -301,7 +303,7 @@ class Stream:
             return
         self.ended = True
         self.cause = cause
-        self._on_published = None  # an ended Stream is remembered for its cause, and not what fed it
+        self._on_published = self.on_tracks = None  # an ended Stream is remembered for its cause, and not what fed it
         subscriptions, self._subscriptions = self._subscriptions, ()
         self._drop_gop()
         for subscription in subscriptions:
@@ -467,6 +469,8 @@ class Stream:
             self._gop = [(unit, track) for unit, track in self._gop if track in tracks]
         else:
             self._drop_gop()
+        if self.on_tracks is not None:
+            self.on_tracks()
         sound_only = not any(track.is_video for track in tracks)
         for subscription in self._subscriptions:
             self._tell_tracks(subscription)

@@ -332,6 +332,8 @@ class _Ingest:
         self.ingest = ingest
         assert isinstance(ingest.stream, Stream)
         self.stream = ingest.stream
+        # Who is told that the tracks changed asks control for them at once.
+        self.stream.on_tracks = self.tell_tracks
         return Done(message.ask, ingest.port)
 
     async def close(self, cause: GatewayError | None) -> None:

@@ -224,6 +224,17 @@ class TestPublication:
         assert len(stream.tracks[0].parameter_sets) == limits.PARAMETER_SETS
 
 
+class TestWhoeverOwnsIt:
+    def test_hears_of_other_tracks_before_viewers_do(self) -> None:
+        stream = published(key("i"))
+        sink = Recorder()
+        stream.attach(sink)
+        heard: list[tuple[int, int]] = []
+        stream.on_tracks = lambda: heard.append((stream.tracks[0].track_id, sink.names.count("tracks")))
+        stream.push(key("other", 1, track_id=0xE1), 6.0)
+        assert (heard, sink.names.count("tracks")) == ([(0xE1, 1)], 2)
+
+
 class TestSurplus:
     def test_a_second_video_is_dropped(self) -> None:
         stream = published(key("i"))
