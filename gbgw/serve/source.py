@@ -22,7 +22,7 @@ StreamState = Literal["starting", "playing", "lingering", "stopping", "ended", "
 
 _KEY: Final = re.compile(
     r"([0-9A-Za-z_]{1,32})-([0-9A-Za-z_]{1,32})(?:@([0-9A-Za-z]{1,16}))?"
-    r"(?:-([0-9]{1,10})-([0-9]{1,10})(?:-([0-9a-z]{1,16}))?)?",
+    r"(?:-(0|[1-9][0-9]{0,9})-(0|[1-9][0-9]{0,9})(?:-([0-9a-z]{1,16}))?)?",
     re.ASCII,
 )
 

@@ -89,8 +89,9 @@ def check(data: bytes) -> None:
     """Every reader gives a usable value or RequestError, and no token opens anything but what it was made for."""
     lines = data.decode("utf-8", "replace").replace("\r", "").replace("\0", "").split("\n")[:8]
     key, query, origin, forwarded, authorization, coding, wanted, name = (lines + [""] * 8)[:8]
-    assert status(lambda: StreamKey.parse(key)) in (200, 404)
-    assert status(lambda: StreamKey.parse(key)) == 404 or str(StreamKey.parse(key)) == key
+    parsed = status(lambda: StreamKey.parse(key))
+    assert parsed in (200, 400, 404)
+    assert parsed != 200 or str(StreamKey.parse(key)) == key
     for is_operator in (False, True):
         if status(lambda is_operator=is_operator: ids.check_device_id(key, by_operator=is_operator)) == 200:  # type: ignore[misc]
             assert ids.is_gb_id(key) or ids.is_opaque_id(key)
