@@ -395,7 +395,8 @@ class Timeline:
         else:
             if not is_picture or clock.explicit_dts or clock.sps_depth is not None:
                 back = BACK_IN_ORDER
-            waited = ticks.from_seconds(max(arrived - (clock.last_arrival or arrived), 0.0))
+            since = arrived if clock.last_arrival is None else clock.last_arrival
+            waited = ticks.from_seconds(max(arrived - since, 0.0))
             explained = max(waited + UNEXPLAINED + clock.reach, 2 * clock.last_step)
             if UNEXPLAINED < miss <= waited + waited // 4 + UNEXPLAINED and miss > FORWARD:
                 self.tally.add("timeline.silence", now=now)
