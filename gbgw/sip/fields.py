@@ -18,7 +18,7 @@ Params = tuple[tuple[str, str | None], ...]
 _USER_SAFE: Final = "-_.!~*'()&=+$,;?/"  # RFC 3261 section 25.1: unreserved and user-unreserved
 _SCHEME: Final = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.\-]*)\s*:")
 _BLANKS: Final = " \t\r\n"
-_QUOTED_CUT: Final = re.compile(r'"(?:[^"\\]|\\.)*(?:"|$)|<[^>]*(?:>|$)|([,;])', re.DOTALL)
+_QUOTED_CUT: Final = re.compile(r'"(?:[^"\\]|\\.|\\\Z)*(?:"|\Z)|<[^>]*(?:>|\Z)|([,;])', re.DOTALL)
 _PLAIN_VALUE: Final = re.compile(r'[^\s",;<>=\\?]+\Z')
 _PLAIN_HOST: Final = re.compile(r"([A-Za-z0-9.\-]+)(?::([0-9]{1,4}))?\Z")
 _HOST: Final = re.compile(r"[^\s/@<>,\"]+\Z")

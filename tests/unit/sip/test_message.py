@@ -67,6 +67,12 @@ def test_name_addr_gives_the_id() -> None:
         _ = NameAddr.parse("<sip:>").user
 
 
+@pytest.mark.parametrize("text", ['"', '"\\', '"name\\', '"name\\" <sip:a@b>', '"name'])
+def test_a_quoted_name_without_an_end_is_refused(text: str) -> None:
+    with pytest.raises(SipError):
+        NameAddr.parse(text)
+
+
 def test_via() -> None:
     via = Via.parse("SIP / 2.0 / udp  [::1] : 5060 ;branch=z9hG4bK1;rport;Received=1.2.3.4")
     assert (via.transport, via.host, via.port) == ("UDP", "::1", 5060)
